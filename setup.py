@@ -23,7 +23,7 @@ setup(
     license=settings["license"].upper(),
     keywords=settings["keywords"],
     packages=find_packages(include=[settings["lib_path"], settings["lib_path"] + ".*"]),
-    include_package_data=True,
+    package_data={settings["lib_name"]: ["static/*", "reference/*", "example_zoo/*"]},
     install_requires=settings["requirements"].split(),
     extras_require={
         key.removesuffix(extra_suffix): value.split() for key, value in settings.items() if key.endswith(extra_suffix)

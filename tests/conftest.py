@@ -1,0 +1,72 @@
+"What tests share: how many random inputs hypothesis tries, and a browser that may not leave this machine."
+import os
+import shutil
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("soak", deadline=None, max_examples=2000)
+settings.load_profile("default")
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+)
+LOCAL_SCHEMES = {"file", "data", "blob", "about"}
+LOCAL_HOSTS = {"127.0.0.1", "localhost"}
+
+
+def is_local(url):
+    parts = urlsplit(url)
+    return parts.scheme in LOCAL_SCHEMES or parts.hostname in LOCAL_HOSTS
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "The Chromium of this machine, driven by playwright."
+    if os.environ.get("BROWSER_TESTS") == "no":
+        pytest.skip("BROWSER_TESTS=no")
+    executable = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
+    if executable is None:
+        pytest.fail("no chromium or google-chrome on PATH: install one, or set BROWSER_TESTS=no")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page on which only local addresses load. When the test is over, `page.problems` has to be empty: it lists
+    console errors, uncaught exceptions, and requests that went to another host or failed."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.problems = []
+
+    def local_only(route):
+        if is_local(route.request.url):
+            route.continue_()
+        else:
+            page.problems.append(f"request to another host: {route.request.url}")
+            route.abort()
+
+    def console(message):
+        if message.type == "error":
+            page.problems.append(f"console error: {message.text}")
+
+    context.route("**/*", local_only)
+    page.on("console", console)
+    page.on("pageerror", lambda error: page.problems.append(f"uncaught exception: {error}"))
+    page.on("response", lambda r: page.problems.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+    yield page
+    context.close()
+    assert not page.problems, "\n".join(page.problems)
