@@ -1,0 +1,324 @@
+// Interpolation curves, and beneath them each pair's barrier.
+
+const METRICS = {
+  loss: { axis: split => `Loss (${split}, nats)`, scale: 1 },
+  accuracy: { axis: split => `Accuracy (${split}, %)`, scale: 100 },
+  barrier: { axis: split => `Loss above the straight line (${split}, nats)`, scale: 1 },
+};
+const CURVE_FIELDS = 7; // first, second, pair, aligned, split, start, length
+
+function seriesStyle(pair, aligned, position = 0) {
+  const style = SERIES[pair] ?? { label: pair, tone: "e", dash: "longdashdot", symbol: "x" };
+  return aligned ? style : { ...style, label: `${style.label}, raw`, dash: "dot", symbol: `${style.symbol}-open` };
+}
+
+// The curves of a sweep: who, how, and the three arrays t, loss and accuracy of each.
+function readCurves(state) {
+  const { models, pairs, splits } = state.get("index");
+  const fields = bytesAs(Int32Array, state.get("curves")), values = bytesAs(Float32Array, state.get("values"));
+  const curves = [];
+  for (let i = 0; i < fields.length; i += CURVE_FIELDS) {
+    const [first, second, pair, aligned, split, start, length] = fields.subarray(i, i + CURVE_FIELDS);
+    const part = k => values.subarray(start + k * length, start + (k + 1) * length);
+    curves.push({
+      first: models[first].name, second: models[second].name, pair: pairs[pair], aligned: Boolean(aligned), split: splits[split],
+      t: part(0), loss: part(1), accuracy: part(2),
+    });
+  }
+  return curves;
+}
+
+// How far `values` rises above the straight line between its ends (sign = 1), or falls below it (sign = -1).
+function aboveLine(t, values, sign = 1) {
+  const first = values[0], last = values[values.length - 1];
+  return Float32Array.from(values, (value, i) => sign * (value - ((1 - t[i]) * first + t[i] * last)));
+}
+const largest = values => values.reduce((best, value) => (value > best || Number.isNaN(best) ? value : best), NaN);
+const lossBarrier = curve => (curve.lossBarrier ??= largest(aboveLine(curve.t, curve.loss)));
+const accuracyBarrier = curve => (curve.accuracyBarrier ??= largest(aboveLine(curve.t, curve.accuracy, -1)));
+
+function heights(curve, metric) {
+  if (metric === "barrier") return aboveLine(curve.t, curve.loss);
+  return metric === "loss" ? curve.loss : curve.accuracy.map(value => 100 * value);
+}
+
+function meanAndStd(values) {
+  const n = values.length, mean = values.reduce((a, b) => a + b, 0) / n;
+  const std = n > 1 ? Math.sqrt(values.reduce((a, b) => a + (b - mean) ** 2, 0) / (n - 1)) : 0;
+  return { n, mean, std };
+}
+
+// Mean and standard deviation over curves at each t; curves on another grid are read off the finest one linearly.
+function band(curves, metric) {
+  const grid = curves.reduce((a, b) => (b.t.length > a.t.length ? b : a)).t;
+  const n = curves.length, total = new Float64Array(grid.length), squares = new Float64Array(grid.length);
+  const rows = curves.map(curve => {
+    const y = heights(curve, metric);
+    return curve.t.length === grid.length ? y : Float32Array.from(grid, t => readOff(curve.t, y, t));
+  });
+  for (const y of rows) for (let i = 0; i < grid.length; i++) total[i] += y[i];
+  const mean = total.map(sum => sum / n);
+  for (const y of rows) for (let i = 0; i < grid.length; i++) squares[i] += (y[i] - mean[i]) ** 2;
+  return { t: grid, mean, std: squares.map(sum => (n > 1 ? Math.sqrt(sum / (n - 1)) : 0)), n };
+}
+function readOff(t, y, at) {
+  let i = 1;
+  while (i < t.length - 1 && t[i] < at) i++;
+  const share = (at - t[i - 1]) / (t[i] - t[i - 1]);
+  return y[i - 1] + share * (y[i] - y[i - 1]);
+}
+
+function bandTraces({ t, mean, std, n }, colour, dash, lowest) {
+  const line = { x: t, y: mean, type: "scatter", mode: "lines", line: { color: colour, width: 2.5, dash }, hoverinfo: "none" };
+  if (n < 2) return [line];
+  const x = [...t, ...Array.from(t).reverse()];
+  const y = [...mean.map((m, i) => m + std[i]), ...Array.from(mean, (m, i) => Math.max(m - std[i], lowest)).reverse()];
+  return [{ x, y, type: "scatter", mode: "lines", fill: "toself", fillcolor: faded(colour, 0.16), line: { width: 0 }, hoverinfo: "skip" }, line];
+}
+
+// All curves of a series as one line with gaps: one element on the page, however many there are.
+function bundleTrace(curves, metric, colour, dash) {
+  const size = curves.reduce((sum, curve) => sum + curve.t.length + 1, 0);
+  const x = new Float32Array(size).fill(NaN), y = new Float32Array(size).fill(NaN), owner = [];
+  let at = 0;
+  for (const curve of curves) {
+    x.set(curve.t, at);
+    y.set(heights(curve, metric), at);
+    owner.push([at, curve]);
+    at += curve.t.length + 1;
+  }
+  const line = { color: faded(colour, Math.max(0.12, Math.min(0.85, 4 / Math.sqrt(curves.length)))), width: 1.5, dash };
+  return { x, y, type: "scatter", mode: "lines", line, hoverinfo: "none", owner };
+}
+function ownerOf(trace, index) {
+  let low = 0, high = trace.owner.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (trace.owner[middle][0] <= index) low = middle; else high = middle - 1;
+  }
+  return trace.owner[low][1];
+}
+
+function renderBarriers(model, root, plotly) {
+  const state = bind(model), tip = tooltip(root);
+  let curves = readCurves(state), drawn = [], groups = [], hovered = null;
+  const curveChart = chart(plotly, state, "Interpolation curves", 400), stripChart = chart(plotly, state, "Barriers", 130);
+  const table = tableView("starscape-barriers.csv");
+  const chips = h("div", { className: "ss-chips", role: "group", "aria-label": "Pair types" });
+  const empty = h("p", { className: "ss-empty", hidden: true });
+  const stepper = h("input", { type: "range", min: 0, step: 1, "aria-label": "Step through the pairs, lowest barrier first", oninput: step });
+  const stepperText = h("span", { className: "ss-stepper-text" });
+  const clear = h("button", { type: "button", className: "ss-quiet", onclick: () => state.set({ clicked: {} }) }, "Clear");
+  const compute = h("button", { type: "button", className: "ss-primary", onclick: () => state.send({ type: "compute" }) });
+
+  const same = (curve, clicked) => curve.first === clicked.first && curve.second === clicked.second
+    && curve.aligned === clicked.aligned && curve.split === clicked.split;
+  const lit = () => hovered ?? drawn.find(curve => same(curve, state.get("clicked"))) ?? null;
+  const barrierOf = curve => (state.get("metric") === "accuracy" ? 100 * accuracyBarrier(curve) : lossBarrier(curve));
+  const nameOf = curve => `${readable(curve.first, 40)} → ${readable(curve.second, 40)}`;
+
+  function choose() {
+    const chosen = new Set(state.get("selection")), shown = new Set(state.get("pairs"));
+    const split = state.get("split"), alignment = state.get("alignment");
+    drawn = curves.filter(curve => curve.split === split && shown.has(curve.pair) && chosen.has(curve.first) && chosen.has(curve.second)
+      && (alignment === "both" || curve.aligned === (alignment === "aligned")));
+    const byKey = new Map();
+    for (const curve of drawn) {
+      const key = `${curve.pair}|${curve.aligned}`;
+      if (!byKey.has(key)) byKey.set(key, { pair: curve.pair, aligned: curve.aligned, curves: [], ...seriesStyle(curve.pair, curve.aligned) });
+      byKey.get(key).curves.push(curve);
+    }
+    const order = Object.keys(SERIES);
+    groups = [...byKey.values()].sort((a, b) => order.indexOf(a.pair) - order.indexOf(b.pair) || b.aligned - a.aligned);
+  }
+
+  function published() {
+    const setting = state.get("published")[state.get("overlay")], split = state.get("split"), metric = state.get("metric");
+    if (!setting) return [];
+    return Object.entries(setting.pairs).filter(([pair]) => state.get("pairs").includes(pair)).map(([pair, values]) => {
+      const t = values.t, loss = values[`${split}_loss`], accuracy = values[`${split}_accuracy`];
+      const y = metric === "accuracy" ? accuracy : metric === "loss" ? loss : aboveLine(t, loss);
+      return { pair, t, y, ...seriesStyle(pair, true) };
+    });
+  }
+
+  function draw() {
+    choose();
+    const colours = palette(root), metric = state.get("metric"), split = state.get("split"), single = state.get("view") === "curves";
+    const log = state.get("log") && metric === "loss", base = baseLayout(colours);
+    const ends = log ? drawn.reduce((low, c) => c.loss.reduce((a, b) => (b > 0 && b < a ? b : a), low), Infinity) : -Infinity;
+    const traces = groups.flatMap(group => single
+      ? [bundleTrace(group.curves, metric, colours[group.tone], group.dash)]
+      : bandTraces(band(group.curves, metric), colours[group.tone], group.dash, ends));
+    for (const { t, y, tone, symbol } of published()) {
+      traces.push({ x: t, y, type: "scatter", mode: "lines+markers", hoverinfo: "skip", line: { color: colours[tone], width: 1 },
+        marker: { symbol: `${symbol}-open`, size: 7, color: colours[tone] } });
+    }
+    curveChart.draw(traces, {
+      ...base, hovermode: single ? "closest" : "x", hoverdistance: single ? 24 : 40,
+      xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: "t  (0: first model, 1: second model)" }, range: [-0.015, 1.015] },
+      yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: METRICS[metric].axis(split) }, type: log ? "log" : "linear", nticks: 7,
+        exponentformat: "power", tickformat: log ? "~g" : "", dtick: log ? "D1" : null },
+      uirevision: [metric, split, log].join(),
+    });
+    curveChart.describe(`Interpolation curves, ${METRICS[metric].axis(split)}: ` + groups.map(g => `${g.label}, ${g.curves.length} pairs`).join("; "));
+    drawStrip(colours, base, metric, split);
+    showWords(metric, split);
+  }
+
+  function drawStrip(colours, base, metric, split) {
+    const unit = metric === "accuracy" ? "points" : "nats", name = metric === "accuracy" ? "Accuracy" : "Loss";
+    const rows = groups.map((group, row) => {
+      const values = group.curves.map(barrierOf), jitter = i => ((i * 0.618034) % 1 - 0.5) * 0.55;
+      return { group, row, values, y: values.map((_, i) => groups.length - 1 - row + jitter(i)), ...meanAndStd(values) };
+    });
+    // hundreds of dots are drawn as one line of short strokes
+    const dots = rows.map(({ group, values, y }) => values.length <= 400
+      ? { x: values, y, type: "scatter", mode: "markers", hoverinfo: "none", owner: group.curves,
+          marker: { symbol: group.symbol, size: 8, color: faded(colours[group.tone], 0.75), line: { width: 1, color: colours.surface } } }
+      : { x: values.flatMap(v => [v, v, NaN]), y: y.flatMap(v => [v - 0.06, v + 0.06, NaN]), type: "scatter", mode: "lines", hoverinfo: "none",
+          owner: group.curves.flatMap(c => [c, c, c]), line: { width: 1, color: faded(colours[group.tone], 0.4) } });
+    const means = rows.map(({ mean, row, group }) => ({ x: [mean], y: [groups.length - 1 - row], type: "scatter", mode: "markers", hoverinfo: "skip",
+      marker: { symbol: "line-ns", size: 26, line: { width: 2.5, color: colours.text } } }));
+    stripChart.resize(Math.max(96, 62 + 34 * groups.length));
+    const rightmost = Math.max(0, ...rows.flatMap(row => row.values).filter(Number.isFinite));
+    stripChart.draw([...dots, ...means], {
+      ...base, hovermode: "closest", hoverdistance: 16, margin: { l: 56, r: 132, t: 4, b: 44 },
+      xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: `${name} barrier (${split}, ${unit})` },
+        range: [-0.02 * rightmost - 1e-9, 1.04 * rightmost + 1e-9], nticks: 7, zeroline: true, zerolinecolor: colours.line },
+      yaxis: { ...base.yaxis, tickvals: rows.map(r => groups.length - 1 - r.row), ticktext: rows.map(r => escapeLabel(r.group.label)),
+        range: [-0.6, groups.length - 0.4], ticks: "", gridcolor: "rgba(0,0,0,0)", fixedrange: true },
+      annotations: rows.map(r => ({ x: 1, xref: "paper", xanchor: "left", y: groups.length - 1 - r.row, showarrow: false, xshift: 8,
+        text: r.n > 1 ? `${number(r.mean)} ± ${number(r.std, 2)}` : number(r.mean), font: { size: 12, color: colours.text } })),
+    });
+    stripChart.describe(`${name} barriers in ${unit}: ` + rows.map(r => `${r.group.label}, mean ${number(r.mean)}, ${r.n} pairs`).join("; "));
+  }
+
+  function showWords(metric, split) {
+    const { pairs } = state.get("index"), shown = new Set(state.get("pairs"));
+    chips.replaceChildren(...pairs.map(pair => {
+      const style = seriesStyle(pair, true), count = groups.filter(g => g.pair === pair).reduce((n, g) => n + g.curves.length, 0);
+      const sample = svg("svg", { viewBox: "0 0 34 10", width: 34, height: 10, "aria-hidden": "true", class: `ss-stroke-${style.tone}` });
+      sample.append(svg("line", { x1: 1, x2: 33, y1: 5, y2: 5, "stroke-width": 2.5,
+        "stroke-dasharray": { solid: "", dash: "8 4", dashdot: "9 3 2 3", longdash: "12 4" }[style.dash] ?? "2 3" }));
+      return h("button", {
+        type: "button", className: "ss-chip", "aria-pressed": String(shown.has(pair)), title: "Show or hide these pairs",
+        "data-pair": pair, onclick: () => {
+          const next = pairs.filter(other => (other === pair) !== shown.has(other));
+          state.set({ pairs: next });
+          chips.children[pairs.indexOf(pair)]?.focus();
+        },
+      }, sample, readable(style.label), h("span", { className: "ss-count" }, ` ${count}`));
+    }));
+    const sorted = [...drawn].sort((a, b) => barrierOf(a) - barrierOf(b));
+    stepper.max = Math.max(0, sorted.length - 1);
+    stepper.disabled = !sorted.length;
+    stepper.order = sorted;
+    table.show(`Table of what is drawn (${drawn.length} pairs)`,
+      ["first", "second", "pair", "aligned", "split", "loss barrier (nats)", "accuracy barrier (points)", "loss at t=0", "loss at t=1", "highest loss"],
+      () => sorted.map(c => [c.first, c.second, c.pair, c.aligned ? "aligned" : "raw", c.split, lossBarrier(c), 100 * accuracyBarrier(c),
+        c.loss[0], c.loss[c.loss.length - 1], largest(c.loss)]));
+    empty.hidden = drawn.length > 0;
+    empty.textContent = curves.length
+      ? "No measured pair among the chosen models and pair types." : "No pair has been measured yet.";
+    compute.dataset.needed = String(state.get("live") && state.get("missing") > 0);
+    compute.textContent = `Compute ${state.get("missing")} missing ${state.get("missing") === 1 ? "pair" : "pairs"}`;
+    compute.hidden = compute.dataset.needed !== "true" || state.get("busy");
+    light();
+  }
+
+  // one pair, lit in both charts and in words
+  function light() {
+    const curve = lit(), colours = palette(root), metric = state.get("metric");
+    curveChart.above(at => curve
+      ? [svg("path", { d: path(Array.from(heights(curve, metric), (y, i) => at(curve.t[i], y))), fill: "none", stroke: colours.surface, "stroke-width": 6 }),
+         svg("path", { d: path(Array.from(heights(curve, metric), (y, i) => at(curve.t[i], y))), fill: "none", class: "ss-lit",
+           stroke: colours[seriesStyle(curve.pair, curve.aligned).tone], "stroke-width": 3.5 })] : []);
+    stripChart.above(at => {
+      const row = curve ? groups.findIndex(g => g.pair === curve.pair && g.aligned === curve.aligned) : -1;
+      if (row < 0) return [];
+      const i = groups[row].curves.indexOf(curve), [cx, cy] = at(barrierOf(curve), groups.length - 1 - row + ((i * 0.618034) % 1 - 0.5) * 0.55);
+      return [svg("circle", { cx, cy, r: 8, fill: "none", stroke: colours.text, "stroke-width": 2, class: "ss-lit" })];
+    });
+    const at = curve ? stepper.order.indexOf(curve) : -1;
+    if (at >= 0) stepper.value = at;
+    const unit = metric === "accuracy" ? "points" : "nats";
+    const words = curve ? `${nameOf(curve)}: barrier ${number(barrierOf(curve))} ${unit}` : "Step through the pairs";
+    stepperText.textContent = words;
+    stepper.setAttribute("aria-valuetext", words);
+    clear.hidden = !state.get("clicked").first;
+  }
+
+  function click(curve, i) {
+    const point = i === undefined ? {} : { t: curve.t[i], loss: curve.loss[i], accuracy: curve.accuracy[i] };
+    const { first, second, pair, aligned, split } = curve;
+    state.set({ clicked: { first, second, pair, aligned, split, ...point } });
+  }
+  function step() {
+    const curve = stepper.order?.[Number(stepper.value)];
+    hovered = null;
+    if (curve) click(curve);
+  }
+  function hover(curve, event, rows) {
+    if (hovered !== curve) { hovered = curve; light(); }
+    tip.show(event, rows);
+  }
+  const leave = () => { hovered = null; tip.hide(); light(); };
+  const about = curve => [[nameOf(curve), "", seriesStyle(curve.pair, curve.aligned).tone], [seriesStyle(curve.pair, curve.aligned).label, curve.split]];
+
+  curveChart.on("plotly_hover", ({ points, event }) => {
+    const metric = state.get("metric");
+    if (state.get("view") === "curves") {
+      const point = points.find(p => p.data.owner);
+      if (!point) return;
+      const curve = ownerOf(point.data, point.pointNumber), i = curve.t.findIndex(t => Math.abs(t - point.x) < 1e-6);
+      hover(curve, event, [...about(curve), ["t", number(curve.t[i])], ["loss", number(curve.loss[i])], ["accuracy", `${number(100 * curve.accuracy[i])} %`]]);
+    } else {
+      const t = points[0].x, rows = groups.map(group => {
+        const { mean, std, n } = meanAndStd(group.curves.map(c => readOff(c.t, heights(c, metric), t)));
+        return [`${group.label} (${n})`, n > 1 ? `${number(mean)} ± ${number(std, 2)}` : number(mean), group.tone];
+      });
+      tip.show(event, [["t", number(t)], ...rows]);
+    }
+  });
+  curveChart.on("plotly_click", ({ points }) => {
+    const point = points.find(p => p.data.owner);
+    if (!point) return;
+    const curve = ownerOf(point.data, point.pointNumber);
+    click(curve, curve.t.findIndex(t => Math.abs(t - point.x) < 1e-6));
+  });
+  stripChart.on("plotly_hover", ({ points, event }) => {
+    const curve = points[0].data.owner[points[0].pointNumber];
+    hover(curve, event, [...about(curve), ["loss barrier", number(lossBarrier(curve))], ["accuracy barrier", `${number(100 * accuracyBarrier(curve))} points`]]);
+  });
+  stripChart.on("plotly_click", ({ points }) => click(points[0].data.owner[points[0].pointNumber]));
+  for (const each of [curveChart, stripChart]) each.on("plotly_unhover", leave);
+
+  const redraw = oncePerFrame(draw);
+  state.on(["curves", "values", "index"], () => { curves = readCurves(state); redraw(); });
+  state.on(["selection", "metric", "split", "alignment", "view", "log", "pairs", "overlay", "missing", "busy"], redraw);
+  state.on(["clicked"], light);
+  const settings = Object.entries(state.get("published")).map(([id, { label, group }]) => [group, id, label]);
+  const overlays = () => [["", "none"], ...[...new Set(settings.map(([group]) => group))].map(group =>
+    [group, settings.filter(s => s[0] === group).map(([, id, label]) => [id, label])])];
+  const logBox = checkbox(state, "log", "Log scale", "For the loss");
+  const logUse = () => { logBox.querySelector("input").disabled = state.get("metric") !== "loss"; };
+  state.on(["metric"], logUse);
+  logUse();
+
+  root.append(
+    modelList(state, () => state.get("index").models),
+    h("div", { className: "ss-main" },
+      h("div", { className: "ss-controls" },
+        segmented(state, "metric", "Metric", [["loss", "Loss"], ["accuracy", "Accuracy"], ["barrier", "Barrier", "Loss above the straight line between the two ends"]]),
+        segmented(state, "split", "Data", state.get("index").splits.map(split => [split, split[0].toUpperCase() + split.slice(1)])),
+        segmented(state, "alignment", "Weights", [["aligned", "Aligned", "The second model permuted to lie near the first"], ["raw", "Raw"], ["both", "Both"]]),
+        segmented(state, "view", "Draw", [["mean", "Mean ± std"], ["curves", "Each pair"]]),
+        logBox,
+        ...(settings.length ? [dropdown(state, "overlay", "Published", overlays)] : [])),
+      chips, empty, curveChart.box, stripChart.box,
+      h("div", { className: "ss-stepper" }, stepper, stepperText, clear),
+      table.element, statusLine(state, compute)));
+  draw();
+  return { state, redraw };
+}
