@@ -79,13 +79,14 @@ def run(path):
     ).execute()
     notebook = with_stable_widget_ids(notebook)
     clean_nb(notebook, clean_ids=get_config().clean_ids)
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+    nbformat.write(notebook, path)
 
 
 def main(arguments):
     if not arguments:
         sys.exit(__doc__)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # a stored progress bar is no use, and differs on each run
     for path in map(Path, arguments):
         start = time.perf_counter()
         run(path)
