@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROLES', 'write_atomically', 'digest_of', 'check_state', 'read_header', 'read_checkpoint', 'Cache', 'Zoo']
 
-# %% ../nbs/01a_zoo.ipynb #8f4e491e
+# %% ../nbs/01a_zoo.ipynb #854670e8
 import contextlib
 import copy
 import hashlib
@@ -17,6 +17,7 @@ import sqlite3
 import struct
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -166,7 +167,7 @@ def _unpack(blob: bytes) -> dict | None:
             return json.loads(blob[8 : 8 + n]) | {k[1:]: arrays[k] for k in arrays.files}
     except Exception: return None  # damaged: as good as absent
 
-# %% ../nbs/01a_zoo.ipynb #ea53c4c2
+# %% ../nbs/01a_zoo.ipynb #0d02d74a
 class Zoo:
     "A folder of trained models and the results measured on them; made if it does not exist."
 
@@ -270,7 +271,7 @@ class Zoo:
         if path.exists() and not overwrite: raise ZooError(f"The zoo {self.path} already holds a model {name!r}. Choose another name, or pass overwrite=True.")
         if isinstance(model, nn.Module) and network is None:  # a copy of the module itself is what rebuilds it in this session
             network = Network(f"custom:{type(model).__qualname__}")
-            if network.name not in network_builders: register_network(network.name, lambda model=copy.deepcopy(model): copy.deepcopy(model))
+            if network.name not in network_builders: register_network(network.name, partial(copy.deepcopy, copy.deepcopy(model)))
         if network is None: raise SettingsError(f"Say which network the state of {name!r} belongs to: zoo.add(…, network=Network(\"mlp\", width=64)).")
         if isinstance(network, str): network = Network(network)
         state = {k: v.detach().cpu().contiguous().clone() for k, v in (model.state_dict() if isinstance(model, nn.Module) else model).items()}
