@@ -4,6 +4,7 @@ import configparser
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(starscape.__file__).parent
 SETTINGS = configparser.ConfigParser(delimiters=["="])
 SETTINGS.read(ROOT / "settings.ini", encoding="utf-8")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
-COMPUTE_FLOORS = [
-    "data", "networks", "zoo", "training", "symmetry", "matching", "star_training", "barriers", "planes",
-    "uncertainty", "fusion", "paper",
-]
+FLOORS = [layer.strip("()") for layer in PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]]
+COMPUTE_FLOORS = [floor for floor in FLOORS if floor not in ("viz", "cli")]
 COMPUTE_MODULES = [name for name in COMPUTE_FLOORS if (PACKAGE / f"{name}.py").exists()]
 COMPUTE_DEPENDENCIES = [
     "torch", "torchvision", "scipy", "numpy", "pandas", "sklearn", "safetensors", "torchmetrics", "joblib",
@@ -63,9 +63,15 @@ def tracked_files(*suffixes):
     return [path for path in paths if path.is_file()]
 
 
-def test_every_module_is_a_floor():
-    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "_modidx"}
-    assert modules <= {*COMPUTE_FLOORS, "viz", "cli"}
+def test_floors_are_the_notebooks_in_their_order():
+    "The layers that import-linter holds are the modules of the notebooks, the last notebook on top."
+    exports = [
+        re.search(r"#\| default_exp (\w+)", path.read_text(encoding="utf-8"))
+        for path in sorted((ROOT / "nbs").glob("*.ipynb"))
+    ]
+    modules = [export[1] for export in exports if export]
+    assert [floor for floor in reversed(FLOORS) if floor in modules] == modules
+    assert {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "_modidx"} == set(modules)
 
 
 @pytest.mark.parametrize("module", COMPUTE_MODULES)

@@ -1,0 +1,262 @@
+"""The documentation, from the notebooks as they are committed, with no network, no Quarto and no kernel.
+
+    python docs/build.py
+
+nbdev's own processors put the notebooks into `_proc`; here they become pages in `docs/_src`, which Sphinx and MyST-NB
+build into `_docs`. Warnings are errors. Stored plotly figures and panels go into the pages as data, which
+`_static/site.js` brings to life.
+"""
+import inspect
+import json
+import re
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+
+import plotly
+import yaml
+from nbdev.config import get_config
+from nbdev.serve import proc_nbs
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
+
+CONFIG = get_config()
+ROOT = CONFIG.config_path
+HERE = ROOT / "docs"
+PROCESSED = ROOT / "_proc"
+PAGES = HERE / "_src"
+SITE = f"{CONFIG.doc_host}{CONFIG.doc_baseurl}/"
+SOURCE = f"{CONFIG.git_url}/blob/{CONFIG.branch}/{CONFIG.lib_path.name}/"
+
+PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+
+SHOW_DOC = re.compile(r"^#\|\s*output:\s*asis", re.MULTILINE)
+DIRECTIVE = re.compile(r"^\s*#\|.*\n?", re.MULTILINE)
+SITE_LINK = re.compile(r"\[([^\]]*)\]\(" + re.escape(SITE) + r"([\w/]+)\.html(?:#([\w.]+))?\)")
+NUMBER = re.compile(r"^\d+[a-z]*_")
+NOTEBOOK_LINK = re.compile(r"\]\((?!https?:)([\w./]*?)(\w+)\.ipynb(#[\w.-]+)?\)")
+SOURCE_LINK = re.compile(r"\[source\]\(" + re.escape(SOURCE) + r"(\w+)\.py#L(\d+)\)\{[^}]*\}")
+NO_SIGNATURE = re.compile(r"```python\n(?:def|class) \w+\(\n\s*\*args, \*\*kwargs\n\):\n```\n*")
+
+
+def text(lines):
+    "A cell's source or output, which a notebook may hold as one string or as a list of lines."
+    return "".join(lines)
+
+
+def embedded(kind, name, content, height=None):
+    "`content` as JSON for the script that looks for `kind`; with `<` escaped, nothing in it can end the element."
+    data = json.dumps(content).replace("<", "\\u003c")
+    style = f' style="height: {height}px"' if height else ""
+    return (f'<div class="{kind}" id="{name}"{style}></div>'
+            f'<script type="application/json" data-{kind}="{name}">{data}</script>')
+
+
+def is_documentation(cell):
+    "Is this one of the `show_doc` cells that nbdev has put in the place of exported code?"
+    return cell["cell_type"] == "code" and bool(SHOW_DOC.search(text(cell["source"]))) and bool(cell["outputs"])
+
+
+def documentation(cell):
+    return text(cell["outputs"][0]["data"]["text/markdown"])
+
+
+def source_line(cell):
+    link = SOURCE_LINK.search(documentation(cell))
+    return int(link[2]) if link else 0
+
+
+class Page:
+    "One notebook on its way to a page: `02a_matching.ipynb` becomes `matching`."
+
+    def __init__(self, path):
+        name = NUMBER.sub("", path.stem)
+        self.address = path.relative_to(PROCESSED).with_name(name).as_posix()
+        self.root = "../" * self.address.count("/")
+        self.notebook = json.loads(path.read_text(encoding="utf-8"))
+        cells = self.notebook["cells"]
+        self.widgets = self.notebook["metadata"].pop("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+        heading = next(text(cell["source"]) for cell in cells if cell["cell_type"] == "raw")
+        front_matter = yaml.safe_load(heading.strip().strip("-"))
+        self.title, self.subtitle = front_matter["title"], front_matter.get("description", "")
+        documented = [documentation(cell) for cell in cells if is_documentation(cell)]
+        self.names = [re.search(r"^#+ (\S+)$", markdown, re.MULTILINE)[1] for markdown in documented]
+
+    def label(self, name):
+        "Sphinx knows no case in targets, so a class that has a function's name in capitals needs another."
+        namesake = name != name.lower() and name.lower() in self.names
+        return f"{self.address}.{name.lower()}" + ("-class" if namesake else "")
+
+    def labels(self):
+        return {name: self.label(name) for name in self.names}
+
+    def documented(self, name, markdown):
+        "A target for links, a link to the source, a heading, the signature, the docstring."
+        markdown = re.sub(r"^---\s*", "", markdown)
+        markdown = SOURCE_LINK.sub(rf'<a class="source" href="{self.root}source/\1.html#L-\2">source</a>', markdown)
+        if name[0].isupper() and "." not in name:
+            markdown = markdown.replace("```python\ndef ", "```python\nclass ", 1)
+        markdown = NO_SIGNATURE.sub("", markdown)
+        return re.sub(r"^(#+ \S+)$", rf"({self.label(name)})=\n\1", markdown, count=1, flags=re.MULTILINE)
+
+    def panel(self, model_id):
+        "What a panel needs where there is no kernel: its traits, the binary ones apart, and what is in it."
+        model = self.widgets[model_id]
+        children = [child.removeprefix("IPY_MODEL_") for child in model["state"].get("children", [])]
+        return {
+            "state": model["state"],
+            "buffers": {buffer["path"][0]: buffer["data"] for buffer in model.get("buffers", [])},
+            "direction": "row" if model["model_name"] == "HBoxModel" else "column",
+            "children": [self.panel(child) for child in children],
+        }
+
+    def output(self, output, name):
+        "An output as the site shows it."
+        data = output.get("data", {})
+        if PLOTLY in data:
+            figure = {"data": data[PLOTLY]["data"], "layout": data[PLOTLY]["layout"]}
+            html = embedded("figure", name, figure, figure["layout"].get("height", 450))
+        elif data.get(WIDGET_VIEW, {}).get("model_id") in self.widgets:
+            html = embedded("panel", name, self.panel(data[WIDGET_VIEW]["model_id"]))
+        else:
+            return output
+        return {"output_type": "display_data", "metadata": {}, "data": {"text/html": html}}
+
+    def code(self, cell):
+        source = text(cell["source"])
+        if re.search(r"^#\|\s*echo:\s*false", source, re.MULTILINE):
+            cell["metadata"]["tags"] = ["remove-input"]
+        cell["source"] = DIRECTIVE.sub("", source)
+        cell["outputs"] = [self.output(o, f"out-{cell['id']}-{n}") for n, o in enumerate(cell["outputs"])]
+        return cell
+
+    def local_links(self, markdown, labels):
+        "Links to this site, and to other notebooks, as links between pages."
+
+        def site_link(link):
+            words, page, anchor = link.groups()
+            if anchor is None:
+                return f"[{words}]({self.root}{page}.ipynb)"
+            names = [words.strip("`"), *(name for name in labels.get(page, ()) if name.lower() == anchor)]
+            label = next((labels[page][name] for name in names if name in labels.get(page, ())), None)
+            return f"[{words}](#{label})" if label else words
+
+        markdown = NOTEBOOK_LINK.sub(lambda link: f"]({link[1]}{NUMBER.sub('', link[2])}.ipynb{link[3] or ''})", markdown)
+        return SITE_LINK.sub(site_link, markdown)
+
+    def cells(self, labels):
+        "Markdown and code cells of the page; nbdev shows the things of one cell last first, here they come in order."
+        names, shown = iter(self.names), set()
+        for documents, group in groupby(self.notebook["cells"], is_documentation):
+            if documents:
+                for cell in sorted(({**cell, "name": next(names)} for cell in group), key=source_line):
+                    if cell["name"] not in shown:
+                        yield self.local_links(self.documented(cell["name"], documentation(cell)), labels)
+                    shown.add(cell["name"])
+                continue
+            for cell in group:
+                source = text(cell["source"])
+                if cell["cell_type"] == "raw":
+                    yield f"# {self.title}\n\n{{.subtitle}}\n{self.subtitle}\n" if self.subtitle else f"# {self.title}\n"
+                elif cell["cell_type"] == "code":
+                    yield self.code(cell)
+                elif "WARNING: THIS FILE WAS AUTOGENERATED" not in source:
+                    yield self.local_links(source, labels)
+
+    def write(self, labels, ending=""):
+        cells = [*self.cells(labels), *([ending] if ending else [])]
+        cells = [
+            {"cell_type": "markdown", "id": f"text-{number}", "metadata": {}, "source": cell} if isinstance(cell, str) else cell
+            for number, cell in enumerate(cells)
+        ]
+        target = PAGES / f"{self.address}.ipynb"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(json.dumps({**self.notebook, "cells": cells}), encoding="utf-8")
+
+
+def toctree(addresses, maxdepth=1):
+    return "\n".join(["```{toctree}", ":hidden:", f":maxdepth: {maxdepth}", "", *addresses, "```", ""])
+
+
+def write_list(address, title, introduction, pages):
+    "A page that lists others, each with its subtitle."
+    rows = [f"| [{page.title}]({page.address}.ipynb) | {page.subtitle} |" for page in pages]
+    table = "\n".join(["| | |", "|---|---|", *rows])
+    body = f"# {title}\n\n{introduction}\n\n{table}\n\n{toctree(page.address for page in pages)}"
+    (PAGES / f"{address}.md").write_text(body, encoding="utf-8")
+
+
+def write_reference(pages):
+    "Every public name, with the first line of its docstring, by module."
+    parts = ["# API reference\n", "Every public name. Signature, arguments and an example stand where a name links to.\n"]
+    for page in pages:
+        module = import_module(f"{CONFIG.lib_name}.{page.address}")
+        parts += [f"## {CONFIG.lib_name}.{page.address}\n", f"{page.subtitle}\n", "| | |", "|---|---|"]
+        for name in sorted(dict.fromkeys(page.names), key=str.lower):
+            thing = module
+            for part in name.split("."):
+                thing = getattr(thing, part)
+            summary = (inspect.getdoc(thing) or "").partition("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+            parts.append(f"| [`{name}`](#{page.label(name)}) | {summary} |")
+        parts.append("")
+    (PAGES / "reference.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def write_sources():
+    "The modules themselves, as pages that `source` links point into; they stay out of the search."
+    (PAGES / "source").mkdir()
+    formatter = HtmlFormatter(lineanchors="L", linenos="inline", anchorlinenos=True)
+    modules = sorted(path for path in CONFIG.lib_path.glob("*.py") if not path.name.startswith("_"))
+    for path in modules:
+        html = highlight(path.read_text(encoding="utf-8"), PythonLexer(), formatter)
+        body = f"---\nnosearch: true\norphan: true\n---\n# {path.name}\n\n```{{raw}} html\n{html}\n```\n"
+        (PAGES / "source" / f"{path.stem}.md").write_text(body, encoding="utf-8")
+
+
+def write_papers():
+    "The changelog and the guide for contributors, whose links between files become links to the repository."
+    for name in ("CHANGELOG.md", "CONTRIBUTING.md"):
+        body = (ROOT / name).read_text(encoding="utf-8")
+        body = re.sub(r"\]\((?!https?:|#)([^)]+)\)", rf"]({CONFIG.git_url}/blob/{CONFIG.branch}/\1)", body)
+        (PAGES / name.lower()).write_text(body, encoding="utf-8")
+
+
+def write_pages():
+    pages = [Page(path) for path in sorted(PROCESSED.rglob("*.ipynb"))]
+    labels = {page.address: page.labels() for page in pages}
+    index = next(page for page in pages if page.address == "index")
+    tutorials = [page for page in pages if page.address.startswith("tutorials/")]
+    notebooks = [page for page in pages if page not in (index, *tutorials)]
+    sections = ["notebooks", *(["learn"] if tutorials else []), "reference", "changelog", "contributing"]
+    index.write(labels, ending=toctree(sections))
+    for page in (*notebooks, *tutorials):
+        page.write(labels)
+    write_list("notebooks", "Notebooks", "The package, in the order in which it is built: each notebook is a module, "
+               "its explanation, its tests and its examples.", notebooks)
+    if tutorials:
+        write_list("learn", "Tutorials", "One task each, from beginning to end.", tutorials)
+    write_reference([page for page in notebooks if page.names])
+    write_sources()
+    write_papers()
+
+
+def main():
+    shutil.rmtree(PAGES, ignore_errors=True)
+    shutil.rmtree(CONFIG.doc_path, ignore_errors=True)
+    PAGES.mkdir()
+    proc_nbs(n_workers=0, force=True)
+    write_pages()
+    shutil.copytree(HERE / "_static", PAGES / "_static")
+    shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", PAGES / "_static")
+    sphinx = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", HERE]
+    sys.exit(subprocess.call([*sphinx, "--builder", "html", PAGES, CONFIG.doc_path]))
+
+
+if __name__ == "__main__":
+    main()
