@@ -12,12 +12,15 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 
 import plotly
 import yaml
+from api import cell as table_cell
+from api import describe, methods
 from nbdev.config import get_config
 from nbdev.serve import proc_nbs
 from pygments import highlight
@@ -42,7 +45,6 @@ SITE_LINK = re.compile(r"\[([^\]]*)\]\(" + re.escape(SITE) + r"([\w/]+)\.html(?:
 NUMBER = re.compile(r"^\d+[a-z]*_")
 NOTEBOOK_LINK = re.compile(r"\]\((?!https?:)([\w./]*?)(\w+)\.ipynb(#[\w.-]+)?\)")
 SOURCE_LINK = re.compile(r"\[source\]\(" + re.escape(SOURCE) + r"(\w+)\.py#L(\d+)\)\{[^}]*\}")
-NO_SIGNATURE = re.compile(r"```python\n(?:def|class) \w+\(\n\s*\*args, \*\*kwargs\n\):\n```\n*")
 
 
 def text(lines):
@@ -67,6 +69,10 @@ def documentation(cell):
     return text(cell["outputs"][0]["data"]["text/markdown"])
 
 
+def documented_name(cell):
+    return re.search(r"^#+ (\S+)$", documentation(cell), re.MULTILINE)[1]
+
+
 def source_line(cell):
     link = SOURCE_LINK.search(documentation(cell))
     return int(link[2]) if link else 0
@@ -85,25 +91,41 @@ class Page:
         heading = next(text(cell["source"]) for cell in cells if cell["cell_type"] == "raw")
         front_matter = yaml.safe_load(heading.strip().strip("-"))
         self.title, self.subtitle = front_matter["title"], front_matter.get("description", "")
-        documented = [documentation(cell) for cell in cells if is_documentation(cell)]
-        self.names = [re.search(r"^#+ (\S+)$", markdown, re.MULTILINE)[1] for markdown in documented]
+        names = [documented_name(cell) for cell in sorted(filter(is_documentation, cells), key=source_line)]
+        self.things = {name: self.thing(name) for name in names}
+        self.methods = {
+            name: [method for method in (f"{name}.{m}" for m in methods(thing)) if method not in names]
+            for name, thing in self.things.items()
+        }
+
+    def thing(self, name):
+        "What the documented `name` is."
+        found = import_module(f"{CONFIG.lib_name}.{self.address}")
+        for part in name.split("."):
+            found = inspect.getattr_static(found, part)
+            found = found.__func__ if isinstance(found, (classmethod, staticmethod)) else found
+        return found
+
+    def names(self):
+        "Everything documented here: what the notebook shows, each class followed by its methods."
+        return [entry for name in self.things for entry in (name, *self.methods[name])]
 
     def label(self, name):
         "Sphinx knows no case in targets, so a class that has a function's name in capitals needs another."
-        namesake = name != name.lower() and name.lower() in self.names
+        namesake = name != name.lower() and name.lower() in self.things
         return f"{self.address}.{name.lower()}" + ("-class" if namesake else "")
 
-    def labels(self):
-        return {name: self.label(name) for name in self.names}
-
-    def documented(self, name, markdown):
-        "A target for links, a link to the source, a heading, the signature, the docstring."
-        markdown = re.sub(r"^---\s*", "", markdown)
-        markdown = SOURCE_LINK.sub(rf'<a class="source" href="{self.root}source/\1.html#L-\2">source</a>', markdown)
-        if name[0].isupper() and "." not in name:
-            markdown = markdown.replace("```python\ndef ", "```python\nclass ", 1)
-        markdown = NO_SIGNATURE.sub("", markdown)
-        return re.sub(r"^(#+ \S+)$", rf"({self.label(name)})=\n\1", markdown, count=1, flags=re.MULTILINE)
+    def documented(self, name, labels, level=3):
+        "A target for links, a heading, a link to the source, what there is to say; then the methods of a class."
+        thing = self.thing(name)
+        function = thing.fget if isinstance(thing, property) else thing
+        parts = [f"({self.label(name)})=", f"{'#' * level} {name}\n"]
+        with suppress(OSError, TypeError):
+            line = inspect.getsourcelines(function)[1]
+            parts.append(f'<a class="source" href="{self.root}source/{self.address}.html#L-{line}">source</a>\n')
+        parts += [describe(name.rpartition(".")[2], thing, labels), ""]
+        parts += [self.documented(method, labels, level + 1) for method in self.methods.get(name, ())]
+        return "\n".join(parts)
 
     def panel(self, model_id):
         "What a panel needs where there is no kernel: its traits, the binary ones apart, and what is in it."
@@ -136,29 +158,29 @@ class Page:
         cell["outputs"] = [self.output(o, f"out-{cell['id']}-{n}") for n, o in enumerate(cell["outputs"])]
         return cell
 
-    def local_links(self, markdown, labels):
+    def local_links(self, markdown, names_of):
         "Links to this site, and to other notebooks, as links between pages."
 
         def site_link(link):
             words, page, anchor = link.groups()
             if anchor is None:
                 return f"[{words}]({self.root}{page}.ipynb)"
-            names = [words.strip("`"), *(name for name in labels.get(page, ()) if name.lower() == anchor)]
-            label = next((labels[page][name] for name in names if name in labels.get(page, ())), None)
+            names = [words.strip("`"), *(name for name in names_of.get(page, ()) if name.lower() == anchor)]
+            label = next((names_of[page][name] for name in names if name in names_of.get(page, ())), None)
             return f"[{words}](#{label})" if label else words
 
         markdown = NOTEBOOK_LINK.sub(lambda link: f"]({link[1]}{NUMBER.sub('', link[2])}.ipynb{link[3] or ''})", markdown)
         return SITE_LINK.sub(site_link, markdown)
 
-    def cells(self, labels):
+    def cells(self, names_of, labels):
         "Markdown and code cells of the page; nbdev shows the things of one cell last first, here they come in order."
-        names, shown = iter(self.names), set()
+        shown = set()
         for documents, group in groupby(self.notebook["cells"], is_documentation):
             if documents:
-                for cell in sorted(({**cell, "name": next(names)} for cell in group), key=source_line):
-                    if cell["name"] not in shown:
-                        yield self.local_links(self.documented(cell["name"], documentation(cell)), labels)
-                    shown.add(cell["name"])
+                for name in map(documented_name, sorted(group, key=source_line)):
+                    if name not in shown:
+                        yield self.documented(name, labels)
+                    shown.add(name)
                 continue
             for cell in group:
                 source = text(cell["source"])
@@ -167,10 +189,11 @@ class Page:
                 elif cell["cell_type"] == "code":
                     yield self.code(cell)
                 elif "WARNING: THIS FILE WAS AUTOGENERATED" not in source:
-                    yield self.local_links(source, labels)
+                    yield self.local_links(source, names_of)
 
-    def write(self, labels, ending=""):
-        cells = [*self.cells(labels), *([ending] if ending else [])]
+    def write(self, names_of, ending=""):
+        labels = {name: label for names in names_of.values() for name, label in names.items()}
+        cells = [*self.cells(names_of, labels), *([ending] if ending else [])]
         cells = [
             {"cell_type": "markdown", "id": f"text-{number}", "metadata": {}, "source": cell} if isinstance(cell, str) else cell
             for number, cell in enumerate(cells)
@@ -187,7 +210,7 @@ def toctree(addresses, maxdepth=1):
 def write_list(address, title, introduction, pages):
     "A page that lists others, each with its subtitle."
     rows = [f"| [{page.title}]({page.address}.ipynb) | {page.subtitle} |" for page in pages]
-    table = "\n".join(["| | |", "|---|---|", *rows])
+    table = "\n".join(["{.names}", "| | |", "|---|---|", *rows])
     body = f"# {title}\n\n{introduction}\n\n{table}\n\n{toctree(page.address for page in pages)}"
     (PAGES / f"{address}.md").write_text(body, encoding="utf-8")
 
@@ -196,14 +219,10 @@ def write_reference(pages):
     "Every public name, with the first line of its docstring, by module."
     parts = ["# API reference\n", "Every public name. Signature, arguments and an example stand where a name links to.\n"]
     for page in pages:
-        module = import_module(f"{CONFIG.lib_name}.{page.address}")
-        parts += [f"## {CONFIG.lib_name}.{page.address}\n", f"{page.subtitle}\n", "| | |", "|---|---|"]
-        for name in sorted(dict.fromkeys(page.names), key=str.lower):
-            thing = module
-            for part in name.split("."):
-                thing = getattr(thing, part)
-            summary = (inspect.getdoc(thing) or "").partition("\n\n")[0].replace("\n", " ").replace("|", "\\|")
-            parts.append(f"| [`{name}`](#{page.label(name)}) | {summary} |")
+        parts += [f"## {CONFIG.lib_name}.{page.address}\n", f"{page.subtitle}\n", "{.names}", "| | |", "|---|---|"]
+        for name in page.names():
+            summary = (inspect.getdoc(page.thing(name)) or "").partition("\n\n")[0]
+            parts.append(f"| [`{name}`](#{page.label(name)}) | {table_cell(summary)} |")
         parts.append("")
     (PAGES / "reference.md").write_text("\n".join(parts), encoding="utf-8")
 
@@ -229,19 +248,19 @@ def write_papers():
 
 def write_pages():
     pages = [Page(path) for path in sorted(PROCESSED.rglob("*.ipynb"))]
-    labels = {page.address: page.labels() for page in pages}
+    names_of = {page.address: {name: page.label(name) for name in page.names()} for page in pages}
     index = next(page for page in pages if page.address == "index")
     tutorials = [page for page in pages if page.address.startswith("tutorials/")]
     notebooks = [page for page in pages if page not in (index, *tutorials)]
     sections = ["notebooks", *(["learn"] if tutorials else []), "reference", "changelog", "contributing"]
-    index.write(labels, ending=toctree(sections))
+    index.write(names_of, ending=toctree(sections))
     for page in (*notebooks, *tutorials):
-        page.write(labels)
+        page.write(names_of)
     write_list("notebooks", "Notebooks", "The package, in the order in which it is built: each notebook is a module, "
                "its explanation, its tests and its examples.", notebooks)
     if tutorials:
         write_list("learn", "Tutorials", "One task each, from beginning to end.", tutorials)
-    write_reference([page for page in notebooks if page.names])
+    write_reference([page for page in notebooks if page.things])
     write_sources()
     write_papers()
 

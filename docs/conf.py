@@ -24,6 +24,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "pydata_sphinx_theme"
 html_title = project
+html_logo = html_favicon = str(here / "_static" / "logo.svg")
 html_static_path = [str(here / "_src" / "_static")]  # _static, and the plotly.js of the installed plotly
 templates_path = [str(here / "_templates")]
 html_css_files = ["katex/katex.min.css", "site.css"]
@@ -38,8 +39,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "navigation_with_keys": False,
-    "pygments_light_style": "a11y-high-contrast-light",
-    "pygments_dark_style": "a11y-high-contrast-dark",
+    "pygments_light_style": "tango",
+    "pygments_dark_style": "nord",
     "secondary_sidebar_items": ["page-toc"],
     "show_toc_level": 2,
 }
