@@ -111,7 +111,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         raise ZooError(f"{path} holds no state dict: found {type(content).__name__}{' with keys ' + ', '.join(map(str, list(content)[:5])) if isinstance(content, Mapping) else ''}.")
     return {str(k).removeprefix("module."): v for k, v in content.items()}
 
-# %% ../nbs/01a_zoo.ipynb #303a70a1
+# %% ../nbs/01a_zoo.ipynb #2751ed1a
 class Cache:
     "Results by kind and key in an SQLite file. A file that cannot be used is set aside or done without, never trusted."
 
@@ -147,6 +147,11 @@ class Cache:
         "The result stored under a key, or `None`: plain values, and arrays as numpy arrays."
         row = self._guarded(lambda db: db.execute("SELECT value FROM result WHERE kind = ? AND key = ?", (kind, self.hash(key))).fetchone())
         return None if row is None else _unpack(row[0])
+
+    def items(self, kind: str) -> list[dict]:
+        "All results of a kind."
+        rows = self._guarded(lambda db: db.execute("SELECT value FROM result WHERE kind = ? ORDER BY created", (kind,)).fetchall())
+        return [value for (blob,) in rows or () if (value := _unpack(blob)) is not None]
 
     def put(self, kind: str, key, value: Mapping) -> None:
         "Store a result: a dict of plain values, numpy arrays or tensors."
