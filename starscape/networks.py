@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from .data import SettingsError, Task, lookup
 
-# %% ../nbs/01_networks.ipynb #ff7f1c27
+# %% ../nbs/01_networks.ipynb #df786dfb
 def mlp(
     width: int = 64,  # units in each hidden layer
     depth: int = 3,  # hidden layers
@@ -31,13 +31,15 @@ def mlp(
     input_shape: tuple[int, ...] = (1, 28, 28),  # shape of one input; flattened first
     num_classes: int = 10,
 ) -> nn.Sequential:
-    "Multi-layer perceptron with ReLU."
+    "Multi-layer perceptron with ReLU; weights start as He et al. 2015 (arXiv 1502.01852) derived for it, biases at zero."
     layers, n_in = OrderedDict(flatten=nn.Flatten()), math.prod(input_shape)
     for i in range(1, depth + 1):
         layers[f"linear{i}"] = nn.Linear(n_in, width)
         if batchnorm: layers[f"bn{i}"] = nn.BatchNorm1d(width)
         layers[f"relu{i}"], n_in = nn.ReLU(), width
     layers["linear"] = nn.Linear(n_in, num_classes)
+    for layer in layers.values():
+        if isinstance(layer, nn.Linear): nn.init.kaiming_normal_(layer.weight, nonlinearity="relu"); nn.init.zeros_(layer.bias)
     return nn.Sequential(layers)
 
 # %% ../nbs/01_networks.ipynb #ae199bb5
