@@ -2,9 +2,9 @@
 
     python tools/nbrun.py nbs/03_star_training.ipynb [more.ipynb ...]
 
-Outputs and widget state are stored; cells marked `#| eval: false` are left as they are. Widget ids, which are random
-on each run, are renamed by the order in which they are first seen, execution times are not recorded, and nbdev's own
-cleaning comes last.
+Outputs and widget state are stored, progress bars are not; cells marked `#| eval: false` are left as they are. Widget
+ids, which are random on each run, are renamed by the order in which they are first seen, execution times are not
+recorded, and nbdev's own cleaning comes last.
 """
 import json
 import os
@@ -21,7 +21,13 @@ from nbdev.config import get_config
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 SKIP_TAG = "skip-execution"
+PROGRESS_BAR = re.compile(r"\d+%\|.*\| \d+/\d+ \[")
 NOT_RUN = re.compile(r"^#\|\s*eval:\s*false|nbdev_export\(", re.MULTILINE)
+
+
+def is_progress_bar(output):
+    "A bar that has been and gone: of no use to a reader, and different on each run."
+    return bool(PROGRESS_BAR.search(output.get("data", {}).get("text/plain", "") + output.get("text", "")))
 
 
 def seen_widgets(notebook, state):
@@ -77,6 +83,9 @@ def run(path):
         coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
     ).execute()
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
     notebook = with_stable_widget_ids(notebook)
     clean_nb(notebook, clean_ids=get_config().clean_ids)
     nbformat.write(notebook, path)
@@ -86,7 +95,6 @@ def main(arguments):
     if not arguments:
         sys.exit(__doc__)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # a stored progress bar is no use, and differs on each run
     for path in map(Path, arguments):
         start = time.perf_counter()
         run(path)
