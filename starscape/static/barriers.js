@@ -38,8 +38,9 @@ const lossBarrier = curve => (curve.lossBarrier ??= largest(aboveLine(curve.t, c
 const accuracyBarrier = curve => (curve.accuracyBarrier ??= largest(aboveLine(curve.t, curve.accuracy, -1)));
 
 function heights(curve, metric) {
-  if (metric === "barrier") return aboveLine(curve.t, curve.loss);
-  return metric === "loss" ? curve.loss : curve.accuracy.map(value => 100 * value);
+  if (metric === "loss") return curve.loss;
+  if (metric === "barrier") return (curve.above ??= aboveLine(curve.t, curve.loss));
+  return (curve.percent ??= curve.accuracy.map(value => 100 * value));
 }
 
 function meanAndStd(values) {
@@ -76,27 +77,44 @@ function bandTraces({ t, mean, std, n }, colour, dash, lowest) {
   return [{ x, y, type: "scatter", mode: "lines", fill: "toself", fillcolor: faded(colour, 0.16), line: { width: 0 }, hoverinfo: "skip" }, line];
 }
 
-// All curves of a series as one line with gaps: one element on the page, however many there are.
-function bundleTrace(curves, metric, colour, dash) {
-  const size = curves.reduce((sum, curve) => sum + curve.t.length + 1, 0);
-  const x = new Float32Array(size).fill(NaN), y = new Float32Array(size).fill(NaN), owner = [];
-  let at = 0;
-  for (const curve of curves) {
-    x.set(curve.t, at);
-    y.set(heights(curve, metric), at);
-    owner.push([at, curve]);
-    at += curve.t.length + 1;
-  }
-  const line = { color: faded(colour, Math.max(0.12, Math.min(0.85, 4 / Math.sqrt(curves.length)))), width: 1.5, dash };
-  return { x, y, type: "scatter", mode: "lines", line, hoverinfo: "none", owner };
+const MANY = 300; // curves; beyond, they go to a canvas: a browser takes seconds for so long a path
+
+// All curves of a series as one path.
+function bundleShape(curves, metric, colour, dash) {
+  const parts = curves.map(curve => {
+    const y = heights(curve, metric), points = [];
+    for (let i = 0; i < y.length; i++) if (Number.isFinite(y[i])) points.push(`${curve.t[i].toFixed(4)},${y[i].toPrecision(5)}`);
+    return points.length > 1 ? `M${points.join("L")}` : "";
+  });
+  return { type: "path", path: parts.join(""), line: { color: faded(colour, opacityOf(curves)), width: 1.5, dash } };
 }
-function ownerOf(trace, index) {
-  let low = 0, high = trace.owner.length - 1;
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    if (trace.owner[middle][0] <= index) low = middle; else high = middle - 1;
+const opacityOf = curves => Math.max(0.08, Math.min(0.85, 4 / Math.sqrt(curves.length)));
+
+// The same for thousands of curves, on a canvas.
+function strokeCurves(pen, groups, metric, colours, at) {
+  for (const { curves, tone } of groups) {
+    pen.strokeStyle = faded(colours[tone], opacityOf(curves));
+    for (const curve of curves) {
+      const y = heights(curve, metric);
+      pen.beginPath();
+      for (let i = 0; i < y.length; i++) pen.lineTo(...at(curve.t[i], y[i]));
+      pen.stroke();
+    }
   }
-  return trace.owner[low][1];
+}
+
+// Lowest and highest point of the curves, so that plotly chooses the axes from two points instead of all.
+function spanTrace(curves, metric) {
+  let low = Infinity, high = -Infinity, positive = Infinity;
+  for (const curve of curves) {
+    for (const y of heights(curve, metric)) {
+      if (!Number.isFinite(y)) continue;
+      low = Math.min(low, y);
+      high = Math.max(high, y);
+      if (y > 0) positive = Math.min(positive, y);
+    }
+  }
+  return { x: [0, 1, 0.5], y: [low, high, positive], type: "scatter", mode: "markers", marker: { opacity: 0 }, hoverinfo: "skip" };
 }
 
 function renderBarriers(model, root, plotly) {
@@ -104,7 +122,7 @@ function renderBarriers(model, root, plotly) {
   let curves = readCurves(state), drawn = [], groups = [], hovered = null;
   const curveChart = chart(plotly, state, "Interpolation curves", 400), stripChart = chart(plotly, state, "Barriers", 130);
   const table = tableView("starscape-barriers.csv");
-  const chips = h("div", { className: "ss-chips", role: "group", "aria-label": "Pair types" });
+  const chips = chipGroup("Pair types", pair => state.set({ pairs: state.get("index").pairs.filter(other => (other === pair) !== state.get("pairs").includes(other)) }));
   const empty = h("p", { className: "ss-empty", hidden: true });
   const stepper = h("input", { type: "range", min: 0, step: 1, "aria-label": "Step through the pairs, lowest barrier first", oninput: step });
   const stepperText = h("span", { className: "ss-stepper-text" });
@@ -147,18 +165,21 @@ function renderBarriers(model, root, plotly) {
     const colours = palette(root), metric = state.get("metric"), split = state.get("split"), single = state.get("view") === "curves";
     const log = state.get("log") && metric === "loss", base = baseLayout(colours);
     const ends = log ? drawn.reduce((low, c) => c.loss.reduce((a, b) => (b > 0 && b < a ? b : a), low), Infinity) : -Infinity;
-    const traces = groups.flatMap(group => single
-      ? [bundleTrace(group.curves, metric, colours[group.tone], group.dash)]
-      : bandTraces(band(group.curves, metric), colours[group.tone], group.dash, ends));
+    const span = spanTrace(drawn, metric), many = drawn.length > MANY, [low, high] = log ? [Math.log10(span.y[2]), Math.log10(span.y[1])] : span.y;
+    const margin = 0.05 * (high - low) || 0.5, range = [low - margin, high + margin];
+    const traces = single ? [span]
+      : groups.flatMap(group => bandTraces(band(group.curves, metric), colours[group.tone], group.dash, ends));
     for (const { t, y, tone, symbol } of published()) {
       traces.push({ x: t, y, type: "scatter", mode: "lines+markers", hoverinfo: "skip", line: { color: colours[tone], width: 1 },
         marker: { symbol: `${symbol}-open`, size: 7, color: colours[tone] } });
     }
+    curveChart.canvas(single && many ? (pen, at) => strokeCurves(pen, groups, metric, colours, at) : null);
     curveChart.draw(traces, {
-      ...base, hovermode: single ? "closest" : "x", hoverdistance: single ? 24 : 40,
+      ...base, hovermode: single ? false : "x", hoverdistance: 40,
+      shapes: single && !many ? groups.map(group => bundleShape(group.curves, metric, colours[group.tone], group.dash)) : [],
       xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: "t  (0: first model, 1: second model)" }, range: [-0.015, 1.015] },
       yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: METRICS[metric].axis(split) }, type: log ? "log" : "linear", nticks: 7,
-        exponentformat: "power", tickformat: log ? "~g" : "", dtick: log ? "D1" : null },
+        ...(single && drawn.length ? { range } : {}), exponentformat: "power", tickformat: log ? "~g" : "", dtick: log ? "D1" : null },
       uirevision: [metric, split, log].join(),
     });
     curveChart.describe(`Interpolation curves, ${METRICS[metric].axis(split)}: ` + groups.map(g => `${g.label}, ${g.curves.length} pairs`).join("; "));
@@ -172,18 +193,20 @@ function renderBarriers(model, root, plotly) {
       const values = group.curves.map(barrierOf), jitter = i => ((i * 0.618034) % 1 - 0.5) * 0.55;
       return { group, row, values, y: values.map((_, i) => groups.length - 1 - row + jitter(i)), ...meanAndStd(values) };
     });
-    // hundreds of dots are drawn as one line of short strokes
-    const dots = rows.map(({ group, values, y }) => values.length <= 400
-      ? { x: values, y, type: "scatter", mode: "markers", hoverinfo: "none", owner: group.curves,
-          marker: { symbol: group.symbol, size: 8, color: faded(colours[group.tone], 0.75), line: { width: 1, color: colours.surface } } }
-      : { x: values.flatMap(v => [v, v, NaN]), y: y.flatMap(v => [v - 0.06, v + 0.06, NaN]), type: "scatter", mode: "lines", hoverinfo: "none",
-          owner: group.curves.flatMap(c => [c, c, c]), line: { width: 1, color: faded(colours[group.tone], 0.4) } });
+    // hundreds of dots are drawn as one path of short strokes
+    const dense = values => values.length > 400;
+    const dots = rows.filter(row => !dense(row.values)).map(({ group, values, y }) => ({
+      x: values, y, type: "scatter", mode: "markers", hoverinfo: "none", owner: group.curves,
+      marker: { symbol: group.symbol, size: 8, color: faded(colours[group.tone], 0.75), line: { width: 1, color: colours.surface } } }));
+    const strokes = rows.filter(row => dense(row.values)).map(({ group, values, y }) => ({
+      type: "path", line: { width: 1, color: faded(colours[group.tone], 0.4) },
+      path: values.map((v, i) => (Number.isFinite(v) ? `M${v.toPrecision(5)},${(y[i] - 0.06).toFixed(3)}L${v.toPrecision(5)},${(y[i] + 0.06).toFixed(3)}` : "")).join("") }));
     const means = rows.map(({ mean, row, group }) => ({ x: [mean], y: [groups.length - 1 - row], type: "scatter", mode: "markers", hoverinfo: "skip",
       marker: { symbol: "line-ns", size: 26, line: { width: 2.5, color: colours.text } } }));
     stripChart.resize(Math.max(96, 62 + 34 * groups.length));
     const rightmost = Math.max(0, ...rows.flatMap(row => row.values).filter(Number.isFinite));
     stripChart.draw([...dots, ...means], {
-      ...base, hovermode: "closest", hoverdistance: 16, margin: { l: 56, r: 132, t: 4, b: 44 },
+      ...base, hovermode: "closest", hoverdistance: 16, margin: { l: 56, r: 132, t: 4, b: 44 }, shapes: strokes,
       xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: `${name} barrier (${split}, ${unit})` },
         range: [-0.02 * rightmost - 1e-9, 1.04 * rightmost + 1e-9], nticks: 7, zeroline: true, zerolinecolor: colours.line },
       yaxis: { ...base.yaxis, tickvals: rows.map(r => groups.length - 1 - r.row), ticktext: rows.map(r => escapeLabel(r.group.label)),
@@ -196,19 +219,9 @@ function renderBarriers(model, root, plotly) {
 
   function showWords(metric, split) {
     const { pairs } = state.get("index"), shown = new Set(state.get("pairs"));
-    chips.replaceChildren(...pairs.map(pair => {
-      const style = seriesStyle(pair, true), count = groups.filter(g => g.pair === pair).reduce((n, g) => n + g.curves.length, 0);
-      const sample = svg("svg", { viewBox: "0 0 34 10", width: 34, height: 10, "aria-hidden": "true", class: `ss-stroke-${style.tone}` });
-      sample.append(svg("line", { x1: 1, x2: 33, y1: 5, y2: 5, "stroke-width": 2.5,
-        "stroke-dasharray": { solid: "", dash: "8 4", dashdot: "9 3 2 3", longdash: "12 4" }[style.dash] ?? "2 3" }));
-      return h("button", {
-        type: "button", className: "ss-chip", "aria-pressed": String(shown.has(pair)), title: "Show or hide these pairs",
-        "data-pair": pair, onclick: () => {
-          const next = pairs.filter(other => (other === pair) !== shown.has(other));
-          state.set({ pairs: next });
-          chips.children[pairs.indexOf(pair)]?.focus();
-        },
-      }, sample, readable(style.label), h("span", { className: "ss-count" }, ` ${count}`));
+    chips.show(pairs.map(pair => {
+      const count = groups.filter(g => g.pair === pair).reduce((n, g) => n + g.curves.length, 0);
+      return { name: pair, ...seriesStyle(pair, true), count, pressed: shown.has(pair) };
     }));
     const sorted = [...drawn].sort((a, b) => barrierOf(a) - barrierOf(b));
     stepper.max = Math.max(0, sorted.length - 1);
@@ -241,7 +254,7 @@ function renderBarriers(model, root, plotly) {
       return [svg("circle", { cx, cy, r: 8, fill: "none", stroke: colours.text, "stroke-width": 2, class: "ss-lit" })];
     });
     const at = curve ? stepper.order.indexOf(curve) : -1;
-    if (at >= 0) stepper.value = at;
+    stepper.value = Math.max(0, at);
     const unit = metric === "accuracy" ? "points" : "nats";
     const words = curve ? `${nameOf(curve)}: barrier ${number(barrierOf(curve))} ${unit}` : "Step through the pairs";
     stepperText.textContent = words;
@@ -266,26 +279,38 @@ function renderBarriers(model, root, plotly) {
   const leave = () => { hovered = null; tip.hide(); light(); };
   const about = curve => [[nameOf(curve), "", seriesStyle(curve.pair, curve.aligned).tone], [seriesStyle(curve.pair, curve.aligned).label, curve.split]];
 
-  curveChart.on("plotly_hover", ({ points, event }) => {
-    const metric = state.get("metric");
-    if (state.get("view") === "curves") {
-      const point = points.find(p => p.data.owner);
-      if (!point) return;
-      const curve = ownerOf(point.data, point.pointNumber), i = curve.t.findIndex(t => Math.abs(t - point.x) < 1e-6);
-      hover(curve, event, [...about(curve), ["t", number(curve.t[i])], ["loss", number(curve.loss[i])], ["accuracy", `${number(100 * curve.accuracy[i])} %`]]);
-    } else {
-      const t = points[0].x, rows = groups.map(group => {
-        const { mean, std, n } = meanAndStd(group.curves.map(c => readOff(c.t, heights(c, metric), t)));
-        return [`${group.label} (${n})`, n > 1 ? `${number(mean)} ± ${number(std, 2)}` : number(mean), group.tone];
-      });
-      tip.show(event, [["t", number(t)], ...rows]);
+  // the curve under the pointer, and the t on its grid
+  function nearest(event) {
+    const axes = curveChart.plot._fullLayout, area = curveChart.plot.getBoundingClientRect(), metric = state.get("metric");
+    const x = event.clientX - area.left - axes.xaxis._offset, y = event.clientY - area.top - axes.yaxis._offset;
+    if (x < -4 || y < 0 || x > axes.xaxis._length + 4 || y > axes.yaxis._length) return null;
+    const t = Math.max(0, Math.min(1, axes.xaxis.p2d(x)));
+    let best = null, distance = 24;
+    for (const curve of drawn) {
+      const away = Math.abs(axes.yaxis.d2p(readOff(curve.t, heights(curve, metric), t)) - y);
+      if (away < distance) [best, distance] = [curve, away];
     }
+    return best && { curve: best, i: best.t.reduce((near, value, i) => (Math.abs(value - t) < Math.abs(best.t[near] - t) ? i : near), 0) };
+  }
+  const single = () => state.get("view") === "curves" && drawn.length > 0;
+  curveChart.box.addEventListener("pointermove", event => {
+    if (!single() || event.buttons) return;
+    const found = nearest(event);
+    if (!found) return leave();
+    const { curve, i } = found;
+    hover(curve, event, [...about(curve), ["t", number(curve.t[i])], ["loss", number(curve.loss[i])], ["accuracy", `${number(100 * curve.accuracy[i])} %`]]);
   });
-  curveChart.on("plotly_click", ({ points }) => {
-    const point = points.find(p => p.data.owner);
-    if (!point) return;
-    const curve = ownerOf(point.data, point.pointNumber);
-    click(curve, curve.t.findIndex(t => Math.abs(t - point.x) < 1e-6));
+  curveChart.box.addEventListener("pointerleave", () => { if (single()) leave(); });
+  curveChart.box.addEventListener("click", event => {
+    const found = single() && nearest(event);
+    if (found) click(found.curve, found.i);
+  });
+  curveChart.on("plotly_hover", ({ points, event }) => {
+    const metric = state.get("metric"), t = points[0].x, rows = groups.map(group => {
+      const { mean, std, n } = meanAndStd(group.curves.map(c => readOff(c.t, heights(c, metric), t)));
+      return [`${group.label} (${n})`, n > 1 ? `${number(mean)} ± ${number(std, 2)}` : number(mean), group.tone];
+    });
+    tip.show(event, [["t", number(t)], ...rows]);
   });
   stripChart.on("plotly_hover", ({ points, event }) => {
     const curve = points[0].data.owner[points[0].pointNumber];
@@ -316,7 +341,7 @@ function renderBarriers(model, root, plotly) {
         segmented(state, "view", "Draw", [["mean", "Mean ± std"], ["curves", "Each pair"]]),
         logBox,
         ...(settings.length ? [dropdown(state, "overlay", "Published", overlays)] : [])),
-      chips, empty, curveChart.box, stripChart.box,
+      chips.element, empty, curveChart.box, stripChart.box,
       h("div", { className: "ss-stepper" }, stepper, stepperText, clear),
       table.element, statusLine(state, compute)));
   draw();

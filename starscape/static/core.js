@@ -192,6 +192,30 @@ function modelList(state, models) {
     counter, list);
 }
 
+const DASHES = { solid: "", dash: "8 4", dashdot: "9 3 2 3", longdash: "12 4", dot: "2 3" };
+
+// Buttons that show or hide a series and serve as the legend: a line as it is drawn, the label, how many.
+function chipGroup(label, toggle) {
+  const element = h("div", { className: "ss-chips", role: "group", "aria-label": label });
+  const chip = ({ name, label, tone, dash }) => {
+    const sample = svg("svg", { viewBox: "0 0 34 10", width: 34, height: 10, "aria-hidden": "true", class: `ss-stroke-${tone}` });
+    sample.append(svg("line", { x1: 1, x2: 33, y1: 5, y2: 5, "stroke-width": 2.5, "stroke-dasharray": DASHES[dash] ?? "12 3 2 3" }));
+    return h("button", { type: "button", className: "ss-chip", title: "Show or hide", "data-series": name, onclick: () => toggle(name) },
+      sample, readable(label), h("span", { className: "ss-count" }));
+  };
+  let names = "";
+  return {
+    element,
+    show(series) { // kept in place where it can be, so that focus stays
+      if (names !== (names = JSON.stringify(series.map(one => one.name)))) element.replaceChildren(...series.map(chip));
+      series.forEach(({ pressed, count }, i) => {
+        element.children[i].setAttribute("aria-pressed", String(pressed));
+        element.children[i].lastChild.textContent = count ?? "";
+      });
+    },
+  };
+}
+
 // Status, progress and Cancel of work in the kernel.
 function statusLine(state, action) {
   const text = h("span", { className: "ss-status", role: "status", "aria-live": "polite" });
@@ -267,39 +291,60 @@ function loadPlotly(model) {
   });
 }
 
-const PLOT_SETTINGS = {
-  displaylogo: false, showSendToCloud: false, responsive: false, doubleClick: "reset",
-  modeBarButtons: [["toImage", "resetScale2d"]],
-};
-
-// A chart that draws when it has a width, follows its box, and carries a light layer of its own above the data.
+// A chart that draws when it has a width and follows its box. Between plotly and the pointer lie a canvas, for what is
+// too much for plotly, and a light layer for what is lit.
 function chart(plotly, state, label, height) {
-  const plot = h("div", { className: "ss-plot" });
-  const layer = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  layer.classList.add("ss-layer");
-  layer.setAttribute("aria-hidden", "true");
-  const box = h("div", { className: "ss-chart", role: "figure", "aria-label": label }, plot, layer);
+  const plot = h("div", { className: "ss-plot" }), canvas = h("canvas", { className: "ss-layer", "aria-hidden": "true" });
+  const layer = svg("svg", { class: "ss-layer", "aria-hidden": "true" });
+  const box = h("div", { className: "ss-chart", role: "figure", "aria-label": label }, plot, canvas, layer);
   box.style.height = `${height}px`;
-  let latest = null, width = 0, above = () => [], started = false;
+  let latest = null, width = 0, above = () => [], paint = null, started = false;
   const listeners = [];
+  const settings = {
+    displaylogo: false, showSendToCloud: false, responsive: false, doubleClick: "reset",
+    modeBarButtons: [[{ name: "Download picture (PNG)", icon: plotly.Icons.camera, click: print }, "resetScale2d"]],
+  };
+  const place = (axes, left = axes.xaxis._offset, top = axes.yaxis._offset) => (x, y) => [left + axes.xaxis.d2p(x), top + axes.yaxis.d2p(y)];
 
   function draw(traces, layout) {
     latest = [traces, layout];
     if (!box.clientWidth) return;
     width = box.clientWidth;
-    plotly.react(plot, traces, { ...layout, width, height: box.clientHeight }, PLOT_SETTINGS);
+    plotly.react(plot, traces, { ...layout, width, height: box.clientHeight }, settings);
     if (!started) {
       started = true;
-      plot.on("plotly_afterplot", light);
+      plot.on("plotly_afterplot", () => { fill(); light(); });
       listeners.forEach(([event, callback]) => plot.on(event, callback));
     }
+    fill();
     light();
   }
   function light() {
     const axes = plot._fullLayout;
-    if (!axes?.xaxis) return;
-    const at = (x, y) => [axes.xaxis._offset + axes.xaxis.d2p(x), axes.yaxis._offset + axes.yaxis.d2p(y)];
-    layer.replaceChildren(...above(at));
+    if (axes?.xaxis) layer.replaceChildren(...above(place(axes)));
+  }
+  function fill() {
+    canvas.hidden = !paint;
+    if (!paint) return;
+    const { xaxis, yaxis } = plot._fullLayout;
+    canvas.width = box.clientWidth;
+    canvas.height = box.clientHeight;
+    const pen = canvas.getContext("2d");
+    pen.rect(xaxis._offset, yaxis._offset, xaxis._length, yaxis._length);
+    pen.clip();
+    paint(pen, place(plot._fullLayout));
+  }
+  // what is on the screen, with the canvas as a picture between the axes
+  function print() {
+    const axes = plot._fullLayout, images = [];
+    if (paint) {
+      const picture = h("canvas", { width: 2 * axes.xaxis._length, height: 2 * axes.yaxis._length }), pen = picture.getContext("2d");
+      pen.scale(2, 2);
+      paint(pen, place(axes, 0, 0));
+      images.push({ source: picture.toDataURL(), xref: "paper", yref: "paper", x: 0, y: 1, sizex: 1, sizey: 1, sizing: "stretch" });
+    }
+    const layout = { ...plot.layout, images, paper_bgcolor: getComputedStyle(box).getPropertyValue("--ss-surface").trim() };
+    plotly.downloadImage({ data: plot.data, layout }, { format: "png", scale: 2, width: axes.width, height: axes.height, filename: "starscape" });
   }
   const resize = new ResizeObserver(() => { if (latest && box.clientWidth && box.clientWidth !== width) draw(...latest); });
   resize.observe(box);
@@ -308,6 +353,7 @@ function chart(plotly, state, label, height) {
     box, plot, draw, light,
     on: (event, callback) => started ? plot.on(event, callback) : listeners.push([event, callback]),
     above: callback => { above = callback; light(); },
+    canvas: callback => { paint = callback; },
     describe: text => box.setAttribute("aria-label", text),
     resize: pixels => { box.style.height = `${pixels}px`; },
   };

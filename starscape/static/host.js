@@ -8,6 +8,7 @@ function standaloneModel({ state, buffers }) {
   for (const [key, text] of Object.entries(buffers)) values[key] = new DataView(decode(text).buffer);
   const call = (event, ...rest) => [...(listeners[event] ?? [])].forEach(callback => callback(...rest));
   return {
+    widget_manager: { get_model: async name => models[name] },
     get: key => values[key],
     set(key, value) {
       if (JSON.stringify(values[key]) === JSON.stringify(value)) return;
@@ -24,8 +25,12 @@ function standaloneModel({ state, buffers }) {
 }
 
 const { panels, source } = await unzip(packed("starscape-data")).json();
+const models = Object.fromEntries(Object.entries(panels).map(([name, panel]) => [name, standaloneModel(panel)]));
 const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
 const { default: widget } = await import(address);
 URL.revokeObjectURL(address);
-for (const [id, panel] of Object.entries(panels)) await widget.render({ model: standaloneModel(panel), el: document.getElementById(id) });
+for (const [name, model] of Object.entries(models)) {
+  const el = document.getElementById(name);
+  if (el) await widget.render({ model, el });
+}
 document.documentElement.dataset.ready = "true";
