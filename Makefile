@@ -31,13 +31,7 @@ $(VENV)/.dev: $(PACKAGING)
 demo: $(VENV)/.package  ## From digits to a star model: one table, demo/report.html
 	$(BIN)/starscape demo --out $(OUT)
 
-# The accessibility checker of the browser tests; it comes from npm.
-AXE := tests/node_modules/axe-core/axe.min.js
-$(AXE): tests/package.json
-	npm install --prefix tests --no-package-lock --no-audit --no-fund --silent
-	@touch $@
-
-test: $(VENV)/.dev $(if $(filter no,$(BROWSER_TESTS)),,$(AXE))  ## Every check and every test, notebooks included
+test: $(VENV)/.dev  ## Every check and every test, notebooks included
 	@BROWSER_TESTS=$(BROWSER_TESTS) tools/find_browser.sh
 	$(PYTHON) tools/check_notebooks.py
 	$(PYTHON) tools/readme.py --check
