@@ -124,14 +124,18 @@ class _Unit:
     def groups(self) -> tuple[str, ...]:
         return (() if self.outer is None else (self.outer,)) + tuple(g for f in self.families for g in f)
 
-# %% ../nbs/02a_matching.ipynb #c7f3c618
+# %% ../nbs/02a_matching.ipynb #68ae1fd1
 class _Plan:
     "The matching problem of one symmetry: its blocks, its units, and which units meet in a block."
 
     def __init__(self, symmetry: PermutationSymmetry):
         self.symmetry, self.sizes = symmetry, dict(symmetry.groups)
-        names = [name for name in symmetry.axes if name not in symmetry.buffers]
-        self.blocks = [block for name in names for block in _blocks(symmetry, name) if any(block.groups)]
+        self.parameters = {
+            name: tuple(sum(math.prod(f.size for f in segment) for segment in axis) for axis in axes)
+            for name, axes in symmetry.axes.items()
+            if name not in symmetry.buffers
+        }
+        self.blocks = [block for name in self.parameters for block in _blocks(symmetry, name) if any(block.groups)]
         self.names = list(dict.fromkeys(block.name for block in self.blocks))
         self.units, self.unit_of = self._units(), {}
         for u, unit in enumerate(self.units):
@@ -190,11 +194,10 @@ class _Plan:
             index = index * block.sizes[d] + p.view(shape)
         return index.flatten()
 
-# %% ../nbs/02a_matching.ipynb #8b13f9dd
+# %% ../nbs/02a_matching.ipynb #a5d53932
 def _checked(plan: _Plan, state: Mapping[str, Tensor], what: str) -> None:
     "Every parameter is there, has the symmetry's shape, and is finite; if not, `StateError`."
-    for name in plan.names:
-        wanted = tuple(sum(math.prod(f.size for f in segment) for segment in axis) for axis in plan.symmetry.axes[name])
+    for name, wanted in plan.parameters.items():
         if name not in state:
             raise StateError(f"{what} has no {name!r}; the symmetry expects one of shape {wanted}.")
         if tuple(state[name].shape) != wanted:
@@ -206,11 +209,9 @@ def _checked(plan: _Plan, state: Mapping[str, Tensor], what: str) -> None:
 class _Laid:
     "The blocks of one model in the layout that each unit wants."
 
-    def __init__(self, plan: _Plan, state: Mapping[str, Tensor], what: str, device=None, gathered: bool = True):
+    def __init__(self, plan: _Plan, state: Mapping[str, Tensor], what: str, device, dtype, gathered: bool = True):
         _checked(plan, state, what)
-        wide = any(state[name].dtype == torch.float64 for name in plan.names)
-        self.dtype = torch.float64 if wide else torch.float32
-        state = {name: state[name].detach().to(device=device, dtype=self.dtype) for name in plan.names}
+        state = {name: state[name].detach().to(device=device, dtype=dtype) for name in plan.names}
         views = [block.view(state) for block in plan.blocks]
         lay = (lambda x: x.contiguous()) if gathered else (lambda x: x)
         self.uses = [[lay(use.layout(views[use.block])) for use in unit.uses] for unit in plan.units]
@@ -419,7 +420,7 @@ def _ascend(
             break
     return current
 
-# %% ../nbs/02a_matching.ipynb #a1696f6a
+# %% ../nbs/02a_matching.ipynb #0680f0a4
 class Matcher:
     """Weight matching of the same states to one reference after another.
 
@@ -439,8 +440,9 @@ class Matcher:
         for group in self.fixed:
             lookup("permutation group", group, symmetry.groups)
         what = (lambda i: "the state") if len(states) == 1 else (lambda i: f"state {i}")
-        self.states = [_Laid(self.plan, state, what(i), device) for i, state in enumerate(states)]
-        self.device = device
+        wide = any(tensor.dtype == torch.float64 for state in states for tensor in state.values())
+        self.device, self.dtype = device, torch.float64 if wide else torch.float32
+        self.states = [_Laid(self.plan, state, what(i), device, self.dtype) for i, state in enumerate(states)]
 
     def match(
         self,
@@ -474,7 +476,7 @@ class Matcher:
 
     def _reference(self, state: Mapping[str, Tensor]) -> _Laid:
         device = self.device or (next(iter(state.values())).device if state else None)
-        return _Laid(self.plan, state, "the reference", device, gathered=False)
+        return _Laid(self.plan, state, "the reference", device, self.dtype, gathered=False)
 
     def _start(self, init: Permutation | None) -> Permutation:
         start = {group: torch.arange(size) for group, size in self.plan.sizes.items()}
@@ -727,7 +729,7 @@ def _sinkhorn(logits: Tensor, iterations: int) -> Tensor:
 def _one_hot(p: Tensor) -> Tensor:
     return torch.eye(len(p))[p]
 
-# %% ../nbs/02a_matching.ipynb #cba61216
+# %% ../nbs/02a_matching.ipynb #914ce023
 def match_differentiable(
     symmetry: PermutationSymmetry,
     reference_state: Mapping[str, Tensor],  # the model that stays as it is
@@ -739,7 +741,7 @@ def match_differentiable(
     inputs: Tensor | None = None,  # (n, …) training inputs, for the same
     targets: Tensor | None = None,  # (n,) class numbers
     steps: int = 200,
-    lr: float = 0.1,  # of Adam on the logits
+    lr: float = 0.3,  # of Adam on the logits
     batch_size: int = 256,
     iterations: int = 20,  # of Sinkhorn's normalisation
     seed: int = 0,
@@ -884,7 +886,7 @@ def match_cycle_consistent(
             best, most = found, value.item()
     return best
 
-# %% ../nbs/02a_matching.ipynb #d8bd22d3
+# %% ../nbs/02a_matching.ipynb #68852bfe
 def _agreement(plan: _Plan, moved: Sequence[Mapping[str, Tensor]]) -> Tensor:
     "The sum of the inner products of all pairs of models."
     total = 0.0
@@ -923,15 +925,15 @@ def _to_mean(matcher: "Matcher", states, current: list[Permutation], seed: int, 
     "Match each model to the mean of the others until none moves."
     plan, current = matcher.plan, list(current)
     moved = [plan.symmetry.apply(p, state) for p, state in zip(current, states, strict=True)]
-    total = {name: sum(state[name] for state in moved) for name in plan.names}
+    total = {name: sum(state[name] for state in moved) for name in plan.parameters}
     for _ in range(rounds):
         still = True
         for i, state in enumerate(states):
-            others = {name: total[name] - moved[i][name] for name in plan.names}
+            others = {name: total[name] - moved[i][name] for name in plan.parameters}
             p = matcher.match_one(i, others, init=current[i], seed=seed)
             if any(not torch.equal(p[g], current[i][g]) for g in p):
                 current[i], moved[i], still = p, plan.symmetry.apply(p, state), False
-                total = {name: others[name] + moved[i][name] for name in plan.names}
+                total = {name: others[name] + moved[i][name] for name in others}
         if still:
             break
     return current
