@@ -45,7 +45,7 @@ def segment_size(segment) -> int: return math.prod(find(atom).size for atom in s
 
 def term_size(term) -> int: return sum(segment_size(segment) for segment in term)
 
-# %% ../nbs/01c_axes.ipynb #e7e3bdc9
+# %% ../nbs/01c_axes.ipynb #f90b9fda
 class Terms:
     "The algebra of axis terms: `resolve`, `unify`, `pin` and `cut`."
 
@@ -62,8 +62,8 @@ class Terms:
             heads = [[]]
             for atom in map(find, segment):
                 tails = [[atom]] if atom.finer is None else self.resolve(atom.finer)
-                if len(tails) > 1 and any(heads): tails = [self._interleaved(tails)]
-                heads = [head + tail for head in heads for tail in tails]
+                inside = [self._interleaved(tails)] if len(tails) > 1 and any(heads) else tails
+                heads = [head + tail for head in heads for tail in (inside if head else tails)]
             out += heads
         return out
 
@@ -104,10 +104,7 @@ class Terms:
         for p, q in zip(x, y):
             if segment_size(p) != segment_size(q):
                 big, small = (p, q) if segment_size(p) > segment_size(q) else (q, p)
-                rows, rest = divmod(segment_size(small), segment_size(big[1:]))
-                if rest:
-                    self.pin(x), self.pin(y)
-                    return False
+                rows = max(1, segment_size(small) // segment_size(big[1:]))  # a boundary inside a row comes later
                 self._bind(big[0], [factors(rows), factors(big[0].size - rows)])
                 return True
             if self._unify_segments(p, q): return True
