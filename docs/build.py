@@ -127,12 +127,18 @@ class Page:
         parts += [self.documented(method, labels, level + 1) for method in self.methods.get(name, ())]
         return "\n".join(parts)
 
+    def is_panel(self, model_id):
+        "Does this widget, or one in it, bring a front end of its own?"
+        state = self.widgets.get(model_id, {}).get("state", {})
+        children = (child.removeprefix("IPY_MODEL_") for child in state.get("children", []))
+        return "_esm" in state or any(map(self.is_panel, children))
+
     def panel(self, model_id):
         "What a panel needs where there is no kernel: its traits, the binary ones apart, and what is in it."
         model = self.widgets[model_id]
         children = [child.removeprefix("IPY_MODEL_") for child in model["state"].get("children", [])]
         return {
-            "state": model["state"],
+            "state": {**model["state"], "live": False},  # a panel that knows this trait offers nothing to compute
             "buffers": {buffer["path"][0]: buffer["data"] for buffer in model.get("buffers", [])},
             "direction": "row" if model["model_name"] == "HBoxModel" else "column",
             "children": [self.panel(child) for child in children],
@@ -144,9 +150,10 @@ class Page:
         if PLOTLY in data:
             figure = {"data": data[PLOTLY]["data"], "layout": data[PLOTLY]["layout"]}
             html = embedded("figure", name, figure, figure["layout"].get("height", 450))
-        elif data.get(WIDGET_VIEW, {}).get("model_id") in self.widgets:
+        elif self.is_panel(data.get(WIDGET_VIEW, {}).get("model_id")):
             html = embedded("panel", name, self.panel(data[WIDGET_VIEW]["model_id"]))
         else:
+            data.pop(WIDGET_VIEW, None)  # a widget that cannot live without a kernel shows its text
             return output
         return {"output_type": "display_data", "metadata": {}, "data": {"text/html": html}}
 

@@ -106,7 +106,20 @@ def test_every_page_opens_offline_without_an_error(address, pages, page):
         for figure in page.locator("script[data-figure]").all():
             drawing = page.locator(f'[id="{figure.get_attribute("data-figure")}"] svg.main-svg')
             assert drawing.count() > 0, f"{name}: a figure was not drawn"
+        for panel in page.locator("script[data-panel]").all():
+            drawing = page.locator(f'[id="{panel.get_attribute("data-panel")}"] svg.main-svg')
+            assert drawing.count() > 0, f"{name}: a panel was not drawn"
         assert page.locator(".katex-error").count() == 0, f"{name}: mathematics that cannot be shown"
+
+
+def test_a_panel_answers_without_a_kernel(address, page):
+    page.goto(address + "star_training.html")
+    panel = page.locator("div.panel").first
+    axis = panel.locator(".ytitle").first
+    axis.wait_for()
+    assert "Loss" in axis.text_content()
+    panel.get_by_text("Accuracy", exact=True).first.click()
+    page.wait_for_function("title => title.textContent.includes('Accuracy')", arg=axis.element_handle(), timeout=5_000)
 
 
 def test_search_finds_a_function(address, page):
