@@ -222,7 +222,7 @@ class _Laid:
                 parts.setdefault(use.part, []).append(use.layout(views[use.block])[0])
             self.vectors.append({part: torch.cat(tensors) for part, tensors in parts.items()})
 
-# %% ../nbs/02a_matching.ipynb #be3bc314
+# %% ../nbs/02a_matching.ipynb #5f446a94
 class _Scores:
     "The score matrices of one pair of models under a changing permutation."
 
@@ -263,7 +263,7 @@ class _Scores:
         for part, constant in self.constant[u].items():
             scores[part] = constant if part not in scores else scores[part] + constant
         scores = {part: score.cpu().numpy() for part, score in scores.items()}
-        if not all(math.isfinite(score.sum()) for score in scores.values()):
+        if not all(math.isfinite(score.max()) and math.isfinite(score.min()) for score in scores.values()):
             raise StateError(f"The weights around group {unit.groups[0]!r} are so large that their products overflow.")
         return scores
 
@@ -317,7 +317,7 @@ def _step(unit: _Unit, scores: dict[int, np.ndarray], permutation: Permutation) 
     new, old = assign(scores[-1]), permutation[unit.outer].numpy()
     return {unit.outer: torch.from_numpy(new)} if _gains(scores[-1], new, old) else {}
 
-# %% ../nbs/02a_matching.ipynb #ea052c79
+# %% ../nbs/02a_matching.ipynb #90b6527b
 class _Nest:
     "All pairs of outer indices of one unit, scored by what is inside them; arrays are `[reference, model, …]`."
 
@@ -342,9 +342,17 @@ class _Nest:
                 total[i, h] += (a[:, i] * moved).sum(dtype=torch.float64).item()
         return total
 
-    def best(self, rounds: int = 4) -> list[np.ndarray]:
-        "For every pair the inner permutations that suit it best."
-        inner = [None] * len(self.families)
+    def best(self) -> list[np.ndarray]:
+        "For every pair the inner permutations that suit it best; where families take turns, the better of two starts."
+        fresh = self._turns([None] * len(self.families))
+        if not self.products:
+            return fresh
+        warm = self._turns(self.now)
+        better = self.value(warm) > self.value(fresh)
+        return [np.where(better[..., None], x, y) for x, y in zip(warm, fresh, strict=True)]
+
+    def _turns(self, start: Sequence[np.ndarray | None], rounds: int = 4) -> list[np.ndarray]:
+        inner = list(start)
         for _ in range(rounds if self.products else 1):
             before = list(inner)
             for f, family in enumerate(self.families):
@@ -359,14 +367,17 @@ class _Nest:
     def _score(self, f: int, inner) -> np.ndarray | None:
         score = self.blocks.get(f)
         for first, second, a, b in self.products:
-            if f == first and inner[second] is not None:
-                one = lambda i, h, a=a, b=b, s=second: torch.einsum("rab,rcb->ac", a[:, i], b[:, h][:, :, inner[s][i, h]])
-            elif f == second and inner[first] is not None:
-                one = lambda i, h, a=a, b=b, s=first: torch.einsum("rab,rac->bc", a[:, i], b[:, h][:, inner[s][i, h]])
-            else:
+            if f not in (first, second):
                 continue
-            more = torch.stack([one(i, h) for i, h in self.pairs]).unflatten(0, (self.heads, self.heads)).numpy()
-            score = more if score is None else score + more
+            if f == second:  # the family that is scored comes first
+                a, b = a.transpose(2, 3), b.transpose(2, 3)
+            other = inner[second if f == first else first]
+            if other is None:  # before its turn: by what no order of it changes, the sums over it
+                more = torch.einsum("ria,rhc->ihac", a.sum(3), b.sum(3))
+            else:
+                one = lambda i, h, a=a, b=b, p=other: torch.einsum("rab,rcb->ac", a[:, i], b[:, h][:, :, p[i, h]])
+                more = torch.stack([one(i, h) for i, h in self.pairs]).unflatten(0, (self.heads, self.heads))
+            score = more.numpy() if score is None else score + more.numpy()
         return score
 
 
@@ -778,7 +789,7 @@ def match_differentiable(
             best, least = found, value
     return best
 
-# %% ../nbs/02a_matching.ipynb #97750dff
+# %% ../nbs/02a_matching.ipynb #29af3c33
 class _Descent:
     "Gradient descent on the logits of one pair of models."
 
@@ -804,10 +815,8 @@ class _Descent:
         "The mean loss at `(1-t) a + t moved` on the given rows of the data."
         point = {name: tensor.clone() for name, tensor in self.a.items()}  # BatchNorm writes its running statistics
         for name, tensor in self.b.items():
-            if name in moved:
-                point[name] = torch.lerp(self.a[name], moved[name], t)
-            elif tensor.is_floating_point() and name not in self.plan.symmetry.buffers:
-                point[name] = torch.lerp(self.a[name], tensor, t)
+            if name in self.plan.parameters and tensor.is_floating_point():
+                point[name] = torch.lerp(self.a[name], moved.get(name, tensor), t)
         return F.cross_entropy(functional_call(self.model, point, (self.inputs[rows],)), self.targets[rows])
 
     @torch.no_grad()
