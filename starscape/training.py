@@ -298,20 +298,20 @@ def train(
     module = Network.of(network, task).build(seed_of(seed, "init"))
     return _train_one(module, task.to(device), recipe or Recipe(), generator_for(seed, "order", device=device))
 
-# %% ../nbs/01b_training.ipynb #1c1384d8
+# %% ../nbs/01b_training.ipynb #b387dfc9
 def stack_size(
     network: Network,
     device: torch.device,
 ) -> int:
     """How many models of a population are trained as one stack.
 
-    Chains of linear layers become batched matrix products, which pays everywhere as long as one model alone does not fill
-    the machine. Convolutions of several models batch well on a GPU; on a CPU one by one is faster."""
+    A stack pays as long as one model alone does not fill the machine. On a CPU, where `benchmarks/training.py` measured it,
+    that is up to about 150,000 parameters for chains of linear layers and 30,000 for networks that go through vmap; on a
+    GPU the limits are set higher, and are not measured yet."""
     module = network.build()
     n = sum(p.numel() for p in module.parameters())
-    if is_linear_chain(module): return 32 if n <= 1_000_000 else 1
-    if device.type == "cuda" and n <= 300_000: return 16
-    return 1
+    few, limit = (32, 150_000) if is_linear_chain(module) else (16, 30_000)
+    return few if n <= limit * (1 if device.type == "cpu" else 10) else 1
 
 def _train_stack(modules: list[nn.Module], task: Task, recipe: Recipe, generators: list[torch.Generator], checkpoint: Checkpoint | None = None, desc: str = "training") -> list[dict[str, Tensor]]:
     device, n = task.device, len(modules)
