@@ -8,7 +8,7 @@ __all__ = ['SWEEP_COLUMNS', 'SCORES', 'panel_source', 'plotly_source', 'check_sw
            'pack_plane', 'LossPlaneExplorer', 'pack_scores', 'pack_predictions', 'UncertaintyExplorer', 'StarDashboard',
            'write_report']
 
-# %% ../nbs/06_viz.ipynb #31a3b2dc
+# %% ../nbs/06_viz.ipynb #8edc4821
 import base64
 import gzip
 import html
@@ -30,6 +30,7 @@ from traitlets import Bool, Bytes, Dict, Enum, Float, Int, List, Unicode
 import starscape
 from .barriers import barriers, pair_type, summarise, sweep_pairs
 from .data import DataError, SettingsError, Task, load_task, lookup
+from .uncertainty import bma, predictive
 from .zoo import Zoo, write_atomically
 
 # %% ../nbs/06_viz.ipynb #ffe1837b
@@ -592,7 +593,7 @@ def _three(roles: Mapping[str, str]) -> list[str]:
     if len(names) < 3: raise SettingsError(f"A plane goes through three models; this zoo holds {len(roles)}.")
     return names
 
-# %% ../nbs/06_viz.ipynb #3616d6e6
+# %% ../nbs/06_viz.ipynb #64fb4a68
 SCORES = ["accuracy", "nll", "brier", "ece", "auroc_max_prob", "auroc_entropy"]
 
 def pack_scores(
@@ -614,6 +615,7 @@ def pack_predictions(
     images: np.ndarray | None = None,  # (images, channels, height, width), any range; pictures need two dimensions
     bins: int = 15,
     count: int = 24,  # images to show
+    samples: int | None = None,  # what each posterior averaged, to say so
 ) -> dict:
     "`details` (reliability, histogram, images by total variation distance between the first two posteriors) and `pixels` (uint8)."
     labels = np.asarray(labels)
@@ -626,7 +628,7 @@ def pack_predictions(
         n = per_bin(np.ones(len(labels)))
         reliability[name] = [dict(count=int(k), confidence=float(c / max(k, 1)), accuracy=float(a / max(k, 1))) for k, c, a in zip(n, per_bin(confidence), per_bin(right))]
         histogram[name] = dict(edges=edges.tolist(), correct=(100 * per_bin(right) / len(labels)).tolist(), wrong=(100 * per_bin(~right) / len(labels)).tolist())
-    details, pixels = dict(reliability=reliability, histogram=histogram, images=[], shape=[], classes=[str(i) for i in range(p.shape[1])]), b""
+    details, pixels = dict(reliability=reliability, histogram=histogram, images=[], shape=[], samples=samples, classes=[str(i) for i in range(p.shape[1])]), b""
     if len(predictions) > 1:
         a, b = list(predictions.values())[:2]
         distance = abs(a - b).sum(axis=1) / 2
@@ -639,7 +641,7 @@ def pack_predictions(
             details["shape"] = list(shown.shape[1:])
     return dict(details=details, pixels=pixels)
 
-# %% ../nbs/06_viz.ipynb #48df89da
+# %% ../nbs/06_viz.ipynb #ac9aec57
 class UncertaintyExplorer(Panel):
     "Accuracy, calibration and ranking of the star posterior beside the ensemble of the sources."
     scores = Dict().tag(sync=True)  # see `pack_scores`
@@ -659,7 +661,7 @@ class UncertaintyExplorer(Panel):
         self.frame = zoo if isinstance(zoo, pd.DataFrame) else pd.DataFrame(columns=["posterior", "n_samples", "repeat", *SCORES])
         self.zoo, self.task = None if isinstance(zoo, pd.DataFrame) else Zoo(zoo), task
         self.roles = {} if self.zoo is None else _by_role({n: self.zoo.metadata(n)["role"] for n in self.zoo.names})
-        packed = pack_predictions(predictions, task.test_y.numpy(), task.test_x.numpy()) if predictions else {}
+        packed = pack_predictions(predictions, task.test_y.numpy(force=True), task.test_x.numpy(force=True)) if predictions else {}
         start = dict(scores=pack_scores(self.frame), live=self.zoo is not None, selection=[n for n, r in self.roles.items() if r in ("star", "source")])
         super().__init__(panel="uncertainty", **packed, **(start | traits))
         self._show_scores()
@@ -673,6 +675,32 @@ class UncertaintyExplorer(Panel):
     def _known_posteriors(self, proposal):
         for name in proposal["value"]: lookup("posterior", name, self.scores)
         return proposal["value"]
+
+    @traitlets.observe("selection")
+    def _other_models(self, change):
+        if self.zoo is None or change["old"] is traitlets.Undefined or not self.scores: return
+        self.cancel()
+        self.frame = self.frame[:0]
+        with self.hold_sync(): self.details, self.pixels, self.clicked, self.posteriors = {}, b"", {}, []
+        self._show_scores()
+
+    def _steps(self, run):
+        task, posteriors = self.task or task_of(self.zoo), ("star", "ensemble")
+        star = next((n for n in self.selection if self.roles[n] == "star"), None)
+        sources = [n for n in self.selection if self.roles[n] == "source"] or None
+        if star is None: raise SettingsError("The star posterior needs a star model: choose one, or train one with train_star.")
+        predictions = {}
+        for i, posterior in enumerate(posteriors):
+            yield 2 * i, 4, f"Scores of the {posterior} posterior"
+            scores = bma(self.zoo, task, posterior, star=star, sources=sources)
+            run.check()
+            self.frame = pd.concat([self.frame[self.frame.posterior != posterior], scores], ignore_index=True) if len(self.frame) else scores
+            self._show_scores()
+            yield 2 * i + 1, 4, f"Predictions of the {posterior} posterior"
+            predictions[posterior] = predictive(self.zoo, task, posterior, self.samples, star=star, sources=sources)
+        run.check()
+        with self.hold_sync():
+            for key, value in pack_predictions(predictions, task.test_y.numpy(force=True), task.test_x.numpy(force=True), samples=self.samples).items(): setattr(self, key, value)
 
     def _show_scores(self):
         scores = pack_scores(self.frame)

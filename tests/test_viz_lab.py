@@ -1,35 +1,19 @@
 "The panels in a real JupyterLab: notebooks run there, controls move figures, a reload and a second view keep the state."
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
+from jupyter_lab import jupyter_lab, run_all, write_notebook
 
 NOTEBOOKS = Path(__file__).parent.parent / "nbs"
-RUN_ALL = """async () => {
-    const app = window.jupyterapp;
-    await app.restored;
-    const panel = app.shell.currentWidget;
-    await panel.context.ready;
-    await panel.sessionContext.ready;
-    await panel.sessionContext.session.kernel.info;
-    await app.commands.execute('notebook:run-all-cells');
-    const cells = panel.content.widgets.filter(cell => cell.model.type === 'code');
-    return cells.flatMap(cell => cell.model.outputs.toJSON()).filter(output => output.output_type === 'error').map(output => output.evalue);
-}"""
 SAVE = "() => window.jupyterapp.commands.execute('docmanager:save')"
 FIRST = "document.querySelector('[data-panel=barriers] .js-plotly-plot')"
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    "Address of a JupyterLab with settings of its own, on copies of the notebooks."
+    "A JupyterLab on copies of the notebooks."
     folder = tmp_path_factory.mktemp("lab")
     for name in ("03_star_training.ipynb", "06_viz.ipynb"):
         notebook = json.loads((NOTEBOOKS / name).read_text())
@@ -44,35 +28,14 @@ def lab(tmp_path_factory):
         "panel",
         "print(panel.split, panel.metric, len(panel.selection))",
     ]
-    cells = [dict(cell_type="code", id=f"cell-{i}", metadata={}, source=source, outputs=[], execution_count=None) for i, source in enumerate(small)]
-    kernel = dict(kernelspec=dict(name="python3", display_name="python3", language="python"))
-    (folder / "small.ipynb").write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    own = {f"JUPYTER_{kind}_DIR": str(folder / kind) for kind in ("CONFIG", "RUNTIME")} | {"IPYTHONDIR": str(folder / "ipython"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token=test",
-               f"--ServerApp.root_dir={folder}", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.expose_app_in_browser=True"]
-    with open(folder / "log.txt", "w") as log, subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log) as server:
-        address, began = f"http://127.0.0.1:{port}", time.monotonic()
-        try:
-            while True:
-                try:
-                    urllib.request.urlopen(f"{address}/api/status?token=test", timeout=5)
-                    break
-                except OSError:
-                    assert server.poll() is None and time.monotonic() - began < 60, (folder / "log.txt").read_text()
-                    time.sleep(0.1)
-            yield lambda name: f"{address}/lab/tree/{name}?token=test&reset"
-        finally:
-            server.terminate()
+    write_notebook(folder / "small.ipynb", small)
+    with jupyter_lab(folder) as address:
+        yield address
 
 
 def run_notebook(page, address):
     page.goto(address)
-    page.wait_for_selector(".jp-Notebook", timeout=60_000)
-    errors = page.evaluate(RUN_ALL)
-    assert not errors, errors
+    assert not (errors := run_all(page)), errors
     panel = page.locator("[data-panel=barriers]").first
     panel.scroll_into_view_if_needed(timeout=60_000)
     panel.locator(".main-svg").first.wait_for(timeout=20_000)

@@ -135,6 +135,8 @@ function renderBarriers(model, root, plotly) {
   const barrierOf = curve => (state.get("metric") === "accuracy" ? 100 * accuracyBarrier(curve) : lossBarrier(curve));
   const nameOf = curve => `${readable(curve.first, 40)} → ${readable(curve.second, 40)}`;
 
+  const strip = oncePerFrame(() => { drawStrip(); showWords(); });
+
   function choose() {
     const chosen = new Set(state.get("selection")), shown = new Set(state.get("pairs"));
     const split = state.get("split"), alignment = state.get("alignment");
@@ -183,11 +185,11 @@ function renderBarriers(model, root, plotly) {
       uirevision: [metric, split, log].join(),
     });
     curveChart.describe(`Interpolation curves, ${METRICS[metric].axis(split)}: ` + groups.map(g => `${g.label}, ${g.curves.length} pairs`).join("; "));
-    drawStrip(colours, base, metric, split);
-    showWords(metric, split);
+    strip(); // in the next frame: the curves are on the screen before
   }
 
-  function drawStrip(colours, base, metric, split) {
+  function drawStrip() {
+    const colours = palette(root), base = baseLayout(colours), metric = state.get("metric"), split = state.get("split");
     const unit = metric === "accuracy" ? "points" : "nats", name = metric === "accuracy" ? "Accuracy" : "Loss";
     const rows = groups.map((group, row) => {
       const values = group.curves.map(barrierOf), jitter = i => ((i * 0.618034) % 1 - 0.5) * 0.55;
@@ -217,7 +219,7 @@ function renderBarriers(model, root, plotly) {
     stripChart.describe(`${name} barriers in ${unit}: ` + rows.map(r => `${r.group.label}, mean ${number(r.mean)}, ${r.n} pairs`).join("; "));
   }
 
-  function showWords(metric, split) {
+  function showWords() {
     const { pairs } = state.get("index"), shown = new Set(state.get("pairs"));
     chips.show(pairs.map(pair => {
       const count = groups.filter(g => g.pair === pair).reduce((n, g) => n + g.curves.length, 0);

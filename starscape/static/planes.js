@@ -211,7 +211,7 @@ function renderPlane(model, root, plotly) {
     const common = { x: xs, y: ys, z: shown, colorscale: "Viridis", zmin: scale.low, zmax: scale.high, hoverinfo: "skip", colorbar };
     const field = contours
       ? { ...common, type: "contour", autocontour: false, line: { width: 1, color: "#ffffffb0" }, contours: { coloring: "heatmap", start: scale.low, end: scale.high, size: (scale.high - scale.low) / 14 } }
-      : { ...common, type: "heatmap", zsmooth: "best" };
+      : { ...common, type: "heatmap", zsmooth: "fast" };
     const marks = places(), triangle = [...corners, corners[0]];
     const dot = { x: marks.map(p => p.x), y: marks.map(p => p.y), type: "scatter", mode: "markers", hoverinfo: "skip",
       marker: { symbol: marks.map(p => SYMBOLS[p.role] ?? "square"), size: marks.map(p => (p.role === "star" ? 17 : 12)), color: "#ffffff", line: { width: 2, color: "#14171a" } } };

@@ -23,8 +23,9 @@ function renderUncertainty(model, root, plotly) {
   const samplesText = h("span", { className: "ss-stepper-text" });
   const steps = h("div", { className: "ss-stepper" }, h("label", { className: "ss-range" }, h("span", {}, "Samples"), samples), samplesText);
   const thumbs = h("div", { className: "ss-thumbs", role: "group", "aria-label": "Test images the posteriors disagree on most" });
+  const averaged = h("span", { className: "ss-count" });
   const pictures = h("section", {}, h("h3", {}, "Where the posteriors disagree most"), thumbs, bars.box);
-  const pair = h("div", { className: "ss-pair" }, h("figure", {}, h("figcaption", {}, "Reliability"), reliability.box), h("figure", {}, h("figcaption", {}, "Confidence of right and wrong predictions"), histogram.box));
+  const pair = h("div", { className: "ss-pair" }, h("figure", {}, h("figcaption", {}, "Reliability ", averaged), reliability.box), h("figure", {}, h("figcaption", {}, "Confidence of right (thick) and wrong (thin) predictions"), histogram.box));
 
   const names = () => Object.keys(state.get("scores"));
   const shown = () => names().filter(name => state.get("posteriors").includes(name));
@@ -57,6 +58,7 @@ function renderUncertainty(model, root, plotly) {
     const { reliability: bins, histogram: counts } = state.get("details"), base = baseLayout(colours), there = Object.keys(bins ?? {});
     pair.hidden = !there.length;
     if (!there.length) return;
+    averaged.textContent = state.get("details").samples ? `(${state.get("details").samples} samples averaged)` : "";
     const visible = there.filter(name => state.get("posteriors").includes(name));
     const axis = (axisBase, text, range) => ({ ...axisBase, title: { ...axisBase.title, text }, range });
     reliability.draw([{ x: [0, 100], y: [0, 100], type: "scatter", mode: "lines", hoverinfo: "skip", line: { color: colours.line, width: 1, dash: "dot" } },
@@ -67,12 +69,12 @@ function renderUncertainty(model, root, plotly) {
       })], { ...base, hovermode: "closest", xaxis: axis(base.xaxis, "Confidence (%)", [-2, 102]), yaxis: axis(base.yaxis, "Accuracy (%)", [-2, 105]) });
     reliability.describe(`Reliability diagram, 15 bins: ${visible.map(name => posteriorStyle(name).label).join(" and ")}`);
     histogram.draw(visible.flatMap(name => {
-      const style = posteriorStyle(name), { edges, correct, wrong } = counts[name];
-      return [["right", correct, 1], ["wrong", wrong, -1]].map(([word, values, sign]) => ({
-        x: edges.slice(0, -1).flatMap((e, i) => [100 * e, 100 * edges[i + 1]]), y: values.flatMap(v => [sign * v, sign * v]), type: "scatter", mode: "lines", hoverinfo: "none", label: `${style.label}, ${word}`, tone: style.tone,
-        line: { color: colours[style.tone], width: 1.8, dash: style.dash, shape: "hv" }, fill: "tozeroy", fillcolor: faded(colours[style.tone], 0.1) }));
-    }), { ...base, hovermode: "closest", xaxis: axis(base.xaxis, "Confidence (%)"), yaxis: axis(base.yaxis, "Share (%): wrong ↓  right ↑") });
-    histogram.describe(`Confidence histogram: ${visible.map(name => posteriorStyle(name).label).join(" and ")}; right predictions upwards, wrong ones downwards`);
+      const style = posteriorStyle(name), { edges, correct, wrong } = counts[name], x = edges.slice(0, -1).flatMap((edge, i) => [100 * edge, 100 * edges[i + 1]]);
+      return [["right", correct, 2.5], ["wrong", wrong, 1]].map(([word, values, width]) => ({
+        x, y: values.flatMap(v => [v || NaN, v || NaN]), type: "scatter", mode: "lines", hoverinfo: "none", label: `${style.label}, ${word}`, tone: style.tone,
+        line: { color: colours[style.tone], width, dash: style.dash } }));
+    }), { ...base, hovermode: "closest", xaxis: axis(base.xaxis, "Confidence (%)", [0, 101]), yaxis: { ...axis(base.yaxis, "Share of test images (%)"), type: "log", dtick: 1, exponentformat: "none" } });
+    histogram.describe(`Confidence histogram: ${visible.map(name => posteriorStyle(name).label).join(" and ")}; right predictions thick, wrong ones thin`);
   }
 
   function drawThumbs() {
