@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['T_DISTRIBUTIONS', 'set_interpolated', 'interpolated_gradient', 'draw_t', 'train_star']
 
-# %% ../nbs/03_star_training.ipynb #4e6eec25
+# %% ../nbs/03_star_training.ipynb #ae142a99
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from .data import SettingsError, Task, ZooError, best_device, lookup
 from .interpolation import recalibrate, symmetry_for
 from .matching import Matcher
 from .networks import Network
-from .training import Checkpoint, Recipe, _agreed, _memory_format, autocast, epoch_batches, fit, generator_for, metrics_of, seed_of, steps_per_epoch
+from .training import Checkpoint, Recipe, _agreed, _memory_format, autocast, epoch_batches, fit, generator_for, metrics_of, seed_of, steps_per_epoch, training_lock
 from .zoo import Zoo
 
 # %% ../nbs/03_star_training.ipynb #e9b3e1ec
@@ -64,7 +64,7 @@ def draw_t(
     u = torch.rand(n, 3, generator=generator)
     return u[:, 0] if distribution == "uniform" else u.median(1).values
 
-# %% ../nbs/03_star_training.ipynb #f65c7d77
+# %% ../nbs/03_star_training.ipynb #62c68e36
 def train_star(
     task: Task,
     zoo: "Zoo | str | Path",  # holds the sources; the star is stored there
@@ -78,6 +78,7 @@ def train_star(
     init: str | None = None,  # the model that the star starts from; `None`: fresh random weights
     name: str | None = None,  # of the star; "star-000" for seed 0, …
     device: str | torch.device | None = None,  # `None`: the best there is
+    checkpoint_every: float = 30.0,  # seconds between two checkpoints while it trains
 ) -> str:
     """Train a star model with Starlight (Algorithm 1 of arXiv 2403.07968) and store it in the zoo; returns its name.
 
@@ -92,12 +93,13 @@ def train_star(
     lookup("distribution of t", t, T_DISTRIBUTIONS)
     made = dict(network=network.to_json(), recipe=recipe.to_json(), task=task.name, task_fingerprint=task.fingerprint, seed=seed,
                 sources=sources, t=t, mu=float(mu), realign_every=realign_every, init=init)
-    if name in zoo: _agreed(zoo, name, made); return name
-    training = _Starlight(task.to(device), zoo, recipe, network, sources, t, mu, realign_every, seed, init)
-    checkpoint = Checkpoint(zoo.path / ".unfinished" / f"{name}.safetensors", made | dict(digests=[zoo.digest(s) for s in sources]))
-    module = training.run(checkpoint, desc=f"training {name}")
-    zoo.add(name, module, role="star", **(made | dict(network=network)), metrics=metrics_of(module, training.task))
-    checkpoint.clear()
+    with training_lock(zoo, name):
+        if name in zoo: _agreed(zoo, name, made); return name
+        training = _Starlight(task.to(device), zoo, recipe, network, sources, t, mu, realign_every, seed, init)
+        checkpoint = Checkpoint(zoo.path / ".unfinished" / f"{name}.safetensors", made | dict(digests=[zoo.digest(s) for s in sources]), checkpoint_every)
+        module = training.run(checkpoint, desc=f"training {name}")
+        zoo.add(name, module, role="star", **(made | dict(network=network)), metrics=metrics_of(module, training.task))
+        checkpoint.clear()
     return name
 
 def _common_network(zoo: Zoo, names: Sequence[str]) -> Network:

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Recipe', 'seed_of', 'generator_for', 'Checkpoint', 'make_optimizer', 'clip_gradients', 'autocast', 'fit',
            'losses_and_hits', 'evaluate', 'metrics_of', 'epoch_batches', 'steps_per_epoch', 'train', 'stack_size',
-           'train_population']
+           'training_lock', 'train_population']
 
-# %% ../nbs/01b_training.ipynb #5dea3f29
+# %% ../nbs/01b_training.ipynb #cce9fa7f
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import safe_open
 from safetensors.torch import load_file, save as save_bytes
 from torch import Tensor, nn
@@ -339,7 +341,7 @@ def _train_stack(modules: list[nn.Module], task: Task, recipe: Recipe, generator
         before_epoch=before_epoch, checkpoint=checkpoint, desc=desc, stacked=True)
     return unstack({k: v.detach() for k, v in states.items()})
 
-# %% ../nbs/01b_training.ipynb #795a30a5
+# %% ../nbs/01b_training.ipynb #7de58718
 def _agreed(zoo: Zoo, name: str, wanted: Mapping) -> None:
     "Raise `ZooError` if a model of that name was made in another way than is asked for now."
     found = zoo.metadata(name)
@@ -347,6 +349,15 @@ def _agreed(zoo: Zoo, name: str, wanted: Mapping) -> None:
     if different:
         k = different[0]
         raise ZooError(f"The zoo {zoo.path} already holds {name!r}, made with another {k} ({str(found.get(k))[:120]}, now {str(wanted[k])[:120]}). Use another folder, or remove that model.")
+
+@contextlib.contextmanager
+def training_lock(zoo: Zoo, name: str, wait: bool = True):
+    "Whether this process may train a model: one at a time may. The lock of a process that dies goes with it."
+    folder = zoo.path / ".unfinished"
+    folder.mkdir(exist_ok=True)
+    try:
+        with FileLock(folder / f"{name}.lock", timeout=-1 if wait else 0): yield True
+    except Timeout: yield False
 
 def train_population(
     task: Task,
@@ -359,10 +370,12 @@ def train_population(
     seed: int = 0,
     device: str | torch.device | None = None,  # `None`: the best there is
     stacked: int | None = None,  # models trained as one stack; `None`: what `stack_size` says
+    checkpoint_every: float = 30.0,  # seconds between two checkpoints of a training under way
 ) -> Zoo:
     """Train independent solutions into a zoo, and return it. What the zoo already holds is not trained again.
 
-    Interrupted, it resumes where it was. A model of the same name but of other settings raises `ZooError`."""
+    Interrupted or killed, it resumes from its last checkpoint, to the same bits on a CPU. Several processes may work on one
+    zoo: each trains what no other one is training. A model of the same name but of other settings raises `ZooError`."""
     if n_sources < 0 or n_heldout < 0: raise SettingsError(f"Cannot train {n_sources} sources and {n_heldout} held-out models.")
     zoo, device, network = Zoo(zoo), best_device(device), Network.of(network, task)
     made = dict(network=network.to_json(), recipe=recipe.to_json(), task=task.name, task_fingerprint=task.fingerprint)
@@ -372,19 +385,25 @@ def train_population(
         if name in zoo: _agreed(zoo, name, made | seeds[name])
     size = stacked or stack_size(network, device)
     task = task.to(device)
-    for first in range(0, len(jobs), size):
-        # a stack is always trained whole, so that a model never depends on which of its neighbours were there before
-        group = jobs[first : first + size]
-        if all(name in zoo for name, _, _ in group): continue
+    # a stack is always trained whole, so that a model never depends on which of its neighbours were there before
+    groups = [jobs[first : first + size] for first in range(0, len(jobs), size)]
+
+    def train_group(group) -> None:
         modules = [network.build(seed_of(seed, role, i, "init")) for _, role, i in group]
         generators = [generator_for(seed, role, i, "order", device=device) for _, role, i in group]
-        label = group[0][0] if len(group) == 1 else f"{group[0][0]} … {group[-1][0]}"
-        checkpoint = Checkpoint(zoo.path / ".unfinished" / f"{group[0][0]}.safetensors", made | dict(names=[g[0] for g in group], seed=seed))
-        if len(group) == 1: states = [_train_one(modules[0], task, recipe, generators[0], checkpoint, f"training {label}").state_dict()]
-        else: states = _train_stack(modules, task, recipe, generators, checkpoint, f"training {label}")
+        desc = f"training {group[0][0]}" + (f" … {group[-1][0]}" if len(group) > 1 else "")
+        checkpoint = Checkpoint(zoo.path / ".unfinished" / f"{group[0][0]}.safetensors", made | dict(names=[g[0] for g in group], seed=seed), checkpoint_every)
+        if len(group) == 1: states = [_train_one(modules[0], task, recipe, generators[0], checkpoint, desc).state_dict()]
+        else: states = _train_stack(modules, task, recipe, generators, checkpoint, desc)
         skeleton = network.build().to(device)
         for (name, role, _), state in zip(group, states):
             skeleton.load_state_dict(state)
             if name not in zoo: zoo.add(name, state, role=role, **(made | dict(network=network)), **seeds[name], metrics=metrics_of(skeleton, task))
         checkpoint.clear()
+
+    unfinished = lambda: [g for g in groups if not all(name in zoo for name, _, _ in g)]
+    for wait in (False, True):  # first what no other process is training, then what one may have left undone
+        for group in unfinished():
+            with training_lock(zoo, group[0][0], wait) as mine:
+                if mine and group in unfinished(): train_group(group)
     return zoo
