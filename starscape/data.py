@@ -59,18 +59,15 @@ def lookup(
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UnknownName(f"There is no {kind} {name!r}.{hint} There are: {', '.join(map(str, options)) or 'none'}.")
 
-# %% ../nbs/00_data.ipynb #cbc07778
+# %% ../nbs/00_data.ipynb #29c259aa
 def best_device(
-    device: str | torch.device | None = None,  # what the user asked for; `None`: a GPU if there is one, else the CPU
+    device: str | torch.device | None = None,  # what the user asked for; `None`: a CUDA GPU if there is one, else the CPU
 ) -> torch.device:
     "The device to work on; one that this machine lacks raises `SettingsError`."
-    if device is None:
-        if torch.cuda.is_available(): return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if device is None: return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     try: torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as e:
         there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        there += ["mps"] if torch.backends.mps.is_available() else []
         raise SettingsError(f"Cannot use device {str(device)!r} on this machine, which has: {', '.join(there)}.") from e
     return torch.device(device)
 
