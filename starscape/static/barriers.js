@@ -127,6 +127,7 @@ function renderBarriers(model, root, plotly) {
   const stepper = h("input", { type: "range", min: 0, step: 1, "aria-label": "Step through the pairs, lowest barrier first", oninput: step });
   const stepperText = h("span", { className: "ss-stepper-text" });
   const clear = h("button", { type: "button", className: "ss-quiet", onclick: () => state.set({ clicked: {} }) }, "Clear");
+  const stepping = h("div", { className: "ss-stepper" }, stepper, stepperText, clear);
   const compute = h("button", { type: "button", className: "ss-primary", onclick: () => state.send({ type: "compute" }) });
 
   const same = (curve, clicked) => curve.first === clicked.first && curve.second === clicked.second
@@ -164,6 +165,11 @@ function renderBarriers(model, root, plotly) {
 
   function draw() {
     choose();
+    const none = !drawn.length && !state.get("overlay");
+    for (const element of [curveChart.box, stripChart.box, stepping, table.element]) element.hidden = none;
+    empty.hidden = !none;
+    empty.textContent = curves.length ? "No measured pair among the chosen models and pair types." : "No pair has been measured yet.";
+    if (none) return showWords();
     const colours = palette(root), metric = state.get("metric"), split = state.get("split"), single = state.get("view") === "curves";
     const log = state.get("log") && metric === "loss", base = baseLayout(colours);
     const ends = log ? drawn.reduce((low, c) => c.loss.reduce((a, b) => (b > 0 && b < a ? b : a), low), Infinity) : -Infinity;
@@ -233,9 +239,6 @@ function renderBarriers(model, root, plotly) {
       ["first", "second", "pair", "aligned", "split", "loss barrier (nats)", "accuracy barrier (points)", "loss at t=0", "loss at t=1", "highest loss"],
       () => sorted.map(c => [c.first, c.second, c.pair, c.aligned ? "aligned" : "raw", c.split, lossBarrier(c), 100 * accuracyBarrier(c),
         c.loss[0], c.loss[c.loss.length - 1], largest(c.loss)]));
-    empty.hidden = drawn.length > 0;
-    empty.textContent = curves.length
-      ? "No measured pair among the chosen models and pair types." : "No pair has been measured yet.";
     compute.dataset.needed = String(state.get("live") && state.get("missing") > 0);
     compute.textContent = `Compute ${state.get("missing")} missing ${state.get("missing") === 1 ? "pair" : "pairs"}`;
     compute.hidden = compute.dataset.needed !== "true" || state.get("busy");
@@ -344,7 +347,7 @@ function renderBarriers(model, root, plotly) {
         logBox,
         ...(settings.length ? [dropdown(state, "overlay", "Published", overlays)] : [])),
       chips.element, empty, curveChart.box, stripChart.box,
-      h("div", { className: "ss-stepper" }, stepper, stepperText, clear),
+      stepping,
       table.element, statusLine(state, compute)));
   draw();
   return { state, redraw };

@@ -179,7 +179,7 @@ function renderPlane(model, root, plotly) {
   function draw() {
     const there = ready();
     empty.hidden = there;
-    empty.nextSibling.hidden = !there;
+    empty.nextSibling.hidden = table.element.hidden = !there;
     empty.textContent = state.get("busy") ? "The first picture is on its way." : "This plane has not been computed yet.";
     compute.dataset.needed = String(state.get("live") && state.get("missing") > 0);
     compute.hidden = compute.dataset.needed !== "true" || state.get("busy");

@@ -115,7 +115,7 @@ function renderUncertainty(model, root, plotly) {
     empty.textContent = state.get("busy") ? "Drawing samples from the posteriors." : "The posteriors have not been sampled yet.";
     compute.dataset.needed = String(state.get("live") && state.get("missing") > 0);
     compute.hidden = compute.dataset.needed !== "true" || state.get("busy");
-    for (const element of [scores.box, steps, chips.element]) element.hidden = !there;
+    for (const element of [scores.box, steps, chips.element, table.element]) element.hidden = !there;
     chips.show(names().map(name => ({ name, ...posteriorStyle(name), pressed: state.get("posteriors").includes(name) })));
     drawDetails(colours);
     drawBars();
