@@ -29,6 +29,8 @@ def lab(tmp_path_factory):
         "print(panel.split, panel.metric, len(panel.selection))",
     ]
     write_notebook(folder / "small.ipynb", small)
+    live = "from starscape.viz import BarrierExplorer\nfrom starscape.zoo import Zoo\npanel = BarrierExplorer(Zoo.example(), alignment='both', points=201)"
+    write_notebook(folder / "live.ipynb", [live, "panel", "print(len(panel.frame), panel.missing, panel.status)"])
     with jupyter_lab(folder) as address:
         yield address
 
@@ -73,6 +75,22 @@ def test_two_views_and_a_reload_keep_the_state(page, lab):
     panel = page.locator("[data-panel=barriers]").first
     assert panel.get_by_role("radio", name="Test").is_checked() and panel.get_by_role("radio", name="Accuracy").is_checked()
     assert panel.get_by_text("3 of 4 chosen").is_visible()
+
+
+def test_pairs_are_computed_on_demand_and_cancel_is_heard(page, lab):
+    page.goto(lab("live.ipynb"))
+    assert not run_all(page)
+    panel = page.locator("[data-panel=barriers]").first
+    panel.get_by_text("No pair has been measured yet.").wait_for(timeout=20_000)
+    panel.get_by_role("button", name="Compute 108 missing pairs").click()
+    panel.locator(".main-svg").first.wait_for(timeout=30_000)  # the first results, while the rest is computed
+    assert panel.locator(".ss-status").inner_text().count(" left)") == 1
+    panel.get_by_role("button", name="Cancel").click()
+    panel.get_by_text("Cancelled; what was finished is kept.").wait_for(timeout=2_000)
+    again = panel.get_by_role("button", name="missing pairs")
+    again.wait_for(timeout=10_000)
+    left = int(again.inner_text().split()[1])
+    assert 0 < left < 108
 
 
 @pytest.mark.parametrize("name", ["03_star_training.ipynb", "06_viz.ipynb"])
