@@ -124,7 +124,7 @@ class _Unit:
     def groups(self) -> tuple[str, ...]:
         return (() if self.outer is None else (self.outer,)) + tuple(g for f in self.families for g in f)
 
-# %% ../nbs/02a_matching.ipynb #68ae1fd1
+# %% ../nbs/02a_matching.ipynb #fc83ce06
 class _Plan:
     "The matching problem of one symmetry: its blocks, its units, and which units meet in a block."
 
@@ -142,7 +142,6 @@ class _Plan:
             self.unit_of |= dict.fromkeys(unit.groups, u)
         for b in range(len(self.blocks)):
             self._place(b)
-        self.owner = {use.block: (u, i) for u, unit in enumerate(self.units) for i, use in enumerate(unit.uses)}
 
     def _units(self) -> list[_Unit]:
         outer = {}
@@ -194,7 +193,7 @@ class _Plan:
             index = index * block.sizes[d] + p.view(shape)
         return index.flatten()
 
-# %% ../nbs/02a_matching.ipynb #a5d53932
+# %% ../nbs/02a_matching.ipynb #86bd1884
 def _checked(plan: _Plan, state: Mapping[str, Tensor], what: str) -> None:
     "Every parameter is there, has the symmetry's shape, and is finite; if not, `StateError`."
     for name, wanted in plan.parameters.items():
@@ -209,8 +208,7 @@ def _checked(plan: _Plan, state: Mapping[str, Tensor], what: str) -> None:
 class _Laid:
     "The blocks of one model in the layout that each unit wants."
 
-    def __init__(self, plan: _Plan, state: Mapping[str, Tensor], what: str, device, dtype, gathered: bool = True):
-        _checked(plan, state, what)
+    def __init__(self, plan: _Plan, state: Mapping[str, Tensor], device, dtype, gathered: bool = True):
         state = {name: state[name].detach().to(device=device, dtype=dtype) for name in plan.names}
         views = [block.view(state) for block in plan.blocks]
         lay = (lambda x: x.contiguous()) if gathered else (lambda x: x)
@@ -222,7 +220,7 @@ class _Laid:
                 parts.setdefault(use.part, []).append(use.layout(views[use.block])[0])
             self.vectors.append({part: torch.cat(tensors) for part, tensors in parts.items()})
 
-# %% ../nbs/02a_matching.ipynb #5f446a94
+# %% ../nbs/02a_matching.ipynb #c7cc445c
 class _Scores:
     "The score matrices of one pair of models under a changing permutation."
 
@@ -247,7 +245,8 @@ class _Scores:
                 score.addmm_(a.index_select(0, changed.to(a.device)).reshape(-1, n).T, step)
                 self.kept[u, i] = score, now
                 return score
-        score = a.reshape(-1, n).T @ b.index_select(0, now.to(b.device)).reshape(-1, n)
+        moved = b if torch.equal(now, torch.arange(len(now))) else b.index_select(0, now.to(b.device))
+        score = a.reshape(-1, n).T @ moved.reshape(-1, n)
         if n <= a.shape[0] * a.shape[1]:  # never keep more than the block itself holds
             self.kept[u, i] = score, now
         return score
@@ -431,7 +430,7 @@ def _ascend(
             break
     return current
 
-# %% ../nbs/02a_matching.ipynb #0680f0a4
+# %% ../nbs/02a_matching.ipynb #7608aeb3
 class Matcher:
     """Weight matching of the same states to one reference after another.
 
@@ -446,14 +445,17 @@ class Matcher:
         *,
         device: str | torch.device | None = None,  # where score matrices are computed; `None`: where each state is
         fixed: Iterable[str] = (),  # groups that keep the permutation they start from
+        keep: bool = True,  # keep every state laid out, up to twice its size; `False`: lay it out at each match
     ):
         self.symmetry, self.plan, self.fixed = symmetry, _Plan(symmetry), frozenset(fixed)
         for group in self.fixed:
             lookup("permutation group", group, symmetry.groups)
-        what = (lambda i: "the state") if len(states) == 1 else (lambda i: f"state {i}")
         wide = any(tensor.dtype == torch.float64 for state in states for tensor in state.values())
         self.device, self.dtype = device, torch.float64 if wide else torch.float32
-        self.states = [_Laid(self.plan, state, what(i), device, self.dtype) for i, state in enumerate(states)]
+        self.states = list(states)
+        for i, state in enumerate(states):
+            _checked(self.plan, state, "the state" if len(states) == 1 else f"state {i}")
+        self._kept = [self._lay(state) for state in states] if keep else None
 
     def match(
         self,
@@ -469,14 +471,14 @@ class Matcher:
         if n_restarts < 1 or max_sweeps < 1:
             raise SettingsError(f"n_restarts and max_sweeps are at least 1, not {n_restarts} and {max_sweeps}.")
         reference, starts = self._reference(reference_state), self.starts(init)
-        one = lambda i: self._search(reference, self.states[i], starts[i], seed, n_restarts, max_sweeps)
+        one = lambda i: self._search(reference, i, starts[i], seed, n_restarts, max_sweeps)
         return _in_threads(one, len(self.states), n_jobs, work=self._work())
 
     def match_one(
         self, i: int, reference_state: Mapping[str, Tensor], *, init: Permutation | None = None, seed: int = 0
     ) -> Permutation:
         "The permutation that brings state `i` to the reference."
-        return self._search(self._reference(reference_state), self.states[i], self._start(init), seed, 1, 100)
+        return self._search(self._reference(reference_state), i, self._start(init), seed, 1, 100)
 
     def starts(self, init: Sequence[Permutation | None] | None) -> list[Permutation]:
         "Where the search of each state starts: `init`, checked and completed by identities."
@@ -486,8 +488,12 @@ class Matcher:
         return [self._start(p) for p in init]
 
     def _reference(self, state: Mapping[str, Tensor]) -> _Laid:
-        device = self.device or (next(iter(state.values())).device if state else None)
-        return _Laid(self.plan, state, "the reference", device, self.dtype, gathered=False)
+        _checked(self.plan, state, "the reference")
+        return self._lay(state, gathered=False)
+
+    def _lay(self, state: Mapping[str, Tensor], gathered: bool = True) -> _Laid:
+        device = self.device or next(iter(self.states[0].values())).device
+        return _Laid(self.plan, state, device, self.dtype, gathered)
 
     def _start(self, init: Permutation | None) -> Permutation:
         start = {group: torch.arange(size) for group, size in self.plan.sizes.items()}
@@ -498,7 +504,8 @@ class Matcher:
             start[group] = p
         return start
 
-    def _search(self, a: _Laid, b: _Laid, start, seed, n_restarts, max_sweeps) -> Permutation:
+    def _search(self, a: _Laid, i: int, start, seed, n_restarts, max_sweeps) -> Permutation:
+        b = self._kept[i] if self._kept else self._lay(self.states[i])
         generator, scores = torch.Generator().manual_seed(seed), _Scores(self.plan, a, b)
         best, most = None, -math.inf
         for restart in range(n_restarts):
@@ -513,9 +520,9 @@ class Matcher:
 
     def _work(self) -> float:
         "About how many multiplications one sweep over one state takes."
-        if not self.states:
-            return 0.0
-        return float(sum(x.numel() * x.shape[-1] for unit in self.states[0].uses for x in unit))
+        blocks = self.plan.blocks
+        own = lambda use: math.prod(blocks[use.block].sizes[d] for d in use.own)
+        return float(sum(math.prod(blocks[use.block].sizes) * own(use) for unit in self.plan.units for use in unit.uses))
 
 
 def _in_threads(one, n: int, n_jobs: int | None, work: float) -> list:
@@ -556,7 +563,7 @@ def match_weights(
     init = None if init is None else [init]
     return matcher.match(reference_state, init=init, seed=seed, n_restarts=n_restarts, max_sweeps=max_sweeps)[0]
 
-# %% ../nbs/02a_matching.ipynb #cc022861
+# %% ../nbs/02a_matching.ipynb #e03f2c1e
 def match_many(
     symmetry: PermutationSymmetry,
     reference_state: Mapping[str, Tensor],  # the model that stays as it is
@@ -573,7 +580,7 @@ def match_many(
 
     To match the same states to a reference that changes, keep a `Matcher`.
     """
-    matcher = Matcher(symmetry, states, fixed=fixed)
+    matcher = Matcher(symmetry, states, fixed=fixed, keep=False)
     return matcher.match(
         reference_state, init=init, seed=seed, n_restarts=n_restarts, max_sweeps=max_sweeps, n_jobs=n_jobs
     )
@@ -704,9 +711,10 @@ def match_activations(
     found = match_weights(responses, *recorded, init=start, fixed=[g for g in fixed if g in seen], seed=seed)
     return match_weights(symmetry, reference_state, state, init=(init or {}) | found, fixed={*fixed, *seen}, seed=seed)
 
-# %% ../nbs/02a_matching.ipynb #0d5be24a
+# %% ../nbs/02a_matching.ipynb #56349c30
 def _soft_block(block: _Block, x: Tensor, matrices: Mapping[str, Tensor]) -> Tensor:
     "The block with each group's matrix applied along the dimensions it permutes."
+    matrices = {g: matrices[g].to(x) for groups in block.groups for g in groups}
     for d, groups in enumerate(block.groups):
         if len(groups) == 1:
             x = torch.tensordot(matrices[groups[0]], x, dims=([1], [d])).movedim(0, d)

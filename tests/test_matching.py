@@ -209,7 +209,7 @@ def test_values_in_layout_are_those_of_the_definition(name):
     "The search's own account of the objective, in its layouts, is the inner product of the permuted states."
     (model, _), symmetry, g = families()[name], symmetry_of(name), torch.Generator().manual_seed(3)
     a, b, plan = noisy(model, 1), noisy(model, 2), matching._Plan(symmetry)
-    lay = lambda state: matching._Laid(plan, state, "it", None, torch.float64)
+    lay = lambda state: matching._Laid(plan, state, None, torch.float64)
     scores = matching._Scores(plan, lay(a), lay(b))
     value = lambda p: scores.value(range(len(plan.units)), p)
     p, q = symmetry.random(g), symmetry.random(g)
@@ -220,7 +220,7 @@ def test_values_in_layout_are_those_of_the_definition(name):
 def test_kept_blocks_equal_fresh_ones():
     (model, _), symmetry, g = families()["resnet20"], symmetry_of("resnet20"), torch.Generator().manual_seed(3)
     plan = matching._Plan(symmetry)
-    lay = lambda state: matching._Laid(plan, state, "it", None, torch.float64)
+    lay = lambda state: matching._Laid(plan, state, None, torch.float64)
     a, b, p = lay(noisy(model, 1)), lay(noisy(model, 2)), symmetry.identity()
     kept = matching._Scores(plan, a, b)
     for swaps in (0, 1, 3, 100):  # none, few and many rows change
