@@ -172,7 +172,7 @@ def _unpack(blob: bytes) -> dict | None:
             return json.loads(blob[8 : 8 + n]) | {k[1:]: arrays[k] for k in arrays.files}
     except Exception: return None  # damaged: as good as absent
 
-# %% ../nbs/01a_zoo.ipynb #0d02d74a
+# %% ../nbs/01a_zoo.ipynb #f349d393
 class Zoo:
     "A folder of trained models and the results measured on them; made if it does not exist."
 
@@ -260,13 +260,20 @@ class Zoo:
         if self._digests.get(name, (None,))[0] != stamp: self._digests[name] = stamp, digest_of(self.state(name))
         return self._digests[name][1]
 
+    def _network_like(self, state: Mapping[str, Tensor], name: str) -> Network:
+        "The network of a model that is there already, if the state fits it."
+        for network in dict.fromkeys(self.network_of(n) for n in self.names):
+            wanted = network.build().state_dict()
+            if wanted.keys() == state.keys() and all(wanted[k].shape == v.shape for k, v in state.items()): return network
+        raise SettingsError(f"Say which network the state of {name!r} belongs to: zoo.add(…, network=Network(\"mlp\", width=64)).")
+
     def add(
         self,
         name: str,  # becomes NAME.safetensors
         model: nn.Module | Mapping[str, Tensor],  # the model, or its state
         role: str = "other",  # "source", "heldout", "star" or "other"
         *,
-        network: "str | Network | None" = None,  # its network: a name or a Network; a bare module may be left anonymous
+        network: "str | Network | None" = None,  # its network: a name or a Network; not needed for a module, nor for a state that fits one in the zoo
         overwrite: bool = False,  # replace a model of that name
         **metadata,  # anything that goes to JSON: task, recipe, seed, metrics, …
     ) -> str:
@@ -277,7 +284,7 @@ class Zoo:
         if isinstance(model, nn.Module) and network is None:  # a copy of the module itself is what rebuilds it in this session
             network = Network(f"custom:{type(model).__qualname__}")
             if network.name not in network_builders: register_network(network.name, partial(copy.deepcopy, copy.deepcopy(model)))
-        if network is None: raise SettingsError(f"Say which network the state of {name!r} belongs to: zoo.add(…, network=Network(\"mlp\", width=64)).")
+        if network is None: network = self._network_like(model, name)
         if isinstance(network, str): network = Network(network)
         state = {k: v.detach().cpu().contiguous().clone() for k, v in (model.state_dict() if isinstance(model, nn.Module) else model).items()}
         check_state(state, network.build(), where=f"Model {name!r}")
