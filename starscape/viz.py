@@ -8,7 +8,7 @@ __all__ = ['SWEEP_COLUMNS', 'SCORES', 'panel_source', 'plotly_source', 'check_sw
            'pack_plane', 'LossPlaneExplorer', 'pack_scores', 'pack_predictions', 'UncertaintyExplorer', 'StarDashboard',
            'write_report']
 
-# %% ../nbs/06_viz.ipynb #8edc4821
+# %% ../nbs/06_viz.ipynb #4bf751e9
 import base64
 import gzip
 import html
@@ -30,6 +30,9 @@ from traitlets import Bool, Bytes, Dict, Enum, Float, Int, List, Unicode
 import starscape
 from .barriers import barriers, pair_type, summarise, sweep_pairs
 from .data import DataError, SettingsError, Task, load_task, lookup
+from .interpolation import recalibrate
+from .planes import loss_planes
+from .training import evaluate
 from .uncertainty import bma, predictive
 from .zoo import Zoo, write_atomically
 
@@ -218,7 +221,7 @@ def _duration(seconds: float) -> str:
     seconds = round(seconds)
     return f"{seconds} s" if seconds < 100 else f"{round(seconds / 60)} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
-# %% ../nbs/06_viz.ipynb #a5aeabb9
+# %% ../nbs/06_viz.ipynb #ac69e7fa
 class Panel(anywidget.AnyWidget):
     "What the explorers share. All traits can be set from Python and observed; the browser sets them too."
     _esm = panel_source()
@@ -243,9 +246,15 @@ class Panel(anywidget.AnyWidget):
         elif message.get("type") == "compute": self.compute()
         elif message.get("type") == "cancel": self.cancel()
 
-    def _steps(self, run: _Run) -> Iterator[tuple[int, int, str]]:
-        "The work to do, step by step: yields how many steps are done, of how many, and what comes next; `run.check()` ends a step midway."
+    def _steps(self, run: _Run) -> Iterator[tuple[float, str]]:
+        "The work to do, step by step: yields the share that is done and what comes next; `run.check()` ends a step midway."
         yield from ()
+
+    def _tell(self, run: _Run, share: float, what: str) -> None:
+        run.check()
+        spent = time.monotonic() - run.began
+        left = f", {_duration(spent * (1 - share) / share)} left" if share > 0 and spent > 0.5 else ""
+        with self.hold_sync(): self.progress, self.status = min(share, 1.0), what + left
 
     def compute(self, block: bool = False) -> None:
         "Compute what is missing, in a thread; `block=True` waits for it, and raises what went wrong."
@@ -267,11 +276,7 @@ class Panel(anywidget.AnyWidget):
     def _work(self, run: _Run) -> None:
         if run.before: run.before.join()  # the step that a cancelled run had begun
         try:
-            for done, total, what in self._steps(run):
-                run.check()
-                spent = time.monotonic() - run.began
-                left = f", {_duration(spent / done * (total - done))} left" if done else ""
-                with self.hold_sync(): self.progress, self.status = done / max(total, 1), f"{what} ({done} of {total}{left})"
+            for share, what in self._steps(run): self._tell(run, share, what)
             end = f"Done in {_duration(time.monotonic() - run.began)}."
         except _Cancelled: return
         except Exception as error:
@@ -325,7 +330,7 @@ def series_look(pair: str, aligned: bool) -> tuple[str, str, str]:
     label, colour, dash = _series_looks.get(pair, (pair, "#00714f", "longdashdot"))
     return (label, colour, dash) if aligned else (f"{label}, raw", colour, "dot")
 
-# %% ../nbs/06_viz.ipynb #bccc0c22
+# %% ../nbs/06_viz.ipynb #ef86e2dc
 class BarrierExplorer(Panel):
     "Loss and accuracy along the straight lines between models, and the barrier of each pair."
     index, curves, values = Dict().tag(sync=True), Bytes().tag(sync=True), Bytes().tag(sync=True)  # see `pack_sweep`
@@ -392,7 +397,7 @@ class BarrierExplorer(Panel):
                 group = [(a, b) for a, b, how in pairs if how == aligned]
                 frames = sweep_pairs(self.zoo, group, task, self.points, aligned, report=run.check)
                 for first, second in group:
-                    yield done, len(pairs), f"{first} → {second}"
+                    yield done / len(pairs), f"{first} → {second} ({done} of {len(pairs)})"
                     self.frame = pd.concat([self.frame, next(frames)[SWEEP_COLUMNS]], ignore_index=True)
                     done += 1
                     if time.monotonic() - shown > 0.5:
@@ -472,7 +477,7 @@ def pack_plane(
     places.sort(key=lambda p: order.get(p["name"], len(order)))
     return dict(plane=dict(xs=xs.tolist(), ys=ys.tolist(), splits=splits.tolist(), points=places), grid=grid.astype("<f4").tobytes())
 
-# %% ../nbs/06_viz.ipynb #f4e5676b
+# %% ../nbs/06_viz.ipynb #a3dfffc0
 class LossPlaneExplorer(Panel):
     "Loss and accuracy in the plane through three models."
     models = List(Dict()).tag(sync=True)  # name and role of those to choose from
@@ -496,6 +501,7 @@ class LossPlaneExplorer(Panel):
     ):
         self.result, self.task = (zoo, task) if hasattr(zoo, "points") else (None, task)
         self.zoo = None if self.result is not None else Zoo(zoo)
+        self._asked, self._pointer = None, None
         if self.zoo is None: roles = dict(zip(self.result.points.name, self.result.points.role))
         else: roles = {name: self.zoo.metadata(name)["role"] for name in self.zoo.names}
         self.roles = _by_role(roles)
@@ -536,15 +542,34 @@ class LossPlaneExplorer(Panel):
         self.compute(block)
 
     def _steps(self, run):
-        from starscape.planes import loss_plane
-        task, side = self.task or task_of(self.zoo), self.resolution
-        sides = [side]
-        while sides[0] > 8: sides.insert(0, (sides[0] + 1) // 2)  # coarse first, so that a picture appears at once
-        if self.result is not None: sides = [side]
-        total = sum(n * n for n in sides)
-        for i, n in enumerate(sides):
-            yield sum(m * m for m in sides[:i]), total, f"{n} × {n} points"
-            self._show(loss_plane(self.zoo, tuple(self.selection), task, resolution=n, align=self.alignment == "aligned"))
+        names = tuple(self.selection)
+        yield 0, "Aligning the models" if self.alignment == "aligned" else "Reading the models"
+        planes = loss_planes(self.zoo, names, self._task(), self.resolution, align=self.alignment == "aligned", report=lambda share: self._tell(run, share, "Measuring the plane"))
+        for plane in planes:
+            if len(plane.xs) >= len(self.plane.get("xs", ())): self._show(plane)
+
+    def _task(self) -> Task:
+        if self.task is None: self.task = task_of(self.zoo)
+        return self.task
+
+    def _exact(self, x: float, y: float) -> None:
+        "Measure the clicked point itself, in a thread; only the last of many clicks counts."
+        self._asked = (x, y)
+        if self._pointer is None or not self._pointer.is_alive():
+            self._pointer = threading.Thread(target=self._measure_points, daemon=True, name="starscape-point")
+            self._pointer.start()
+
+    def _measure_points(self):
+        while self._asked is not None and self.result is not None:
+            (x, y), self._asked, plane, split = self._asked, None, self.result, self.split
+            try:
+                task, model = self._task().to("cpu"), self.zoo.network(self.selection[0])
+                model.load_state_dict(plane.state(x, y))
+                values = evaluate(recalibrate(model, task), task, split)
+            except Exception as error:
+                with self.hold_sync(): self.failed, self.status = True, f"{type(error).__name__}: {error}"
+                return
+            if self._asked is None: self.clicked = self.clicked | dict(x=x, y=y, split=split, exact=True, **values)
 
     def _show(self, result):
         self.result = result
@@ -641,7 +666,7 @@ def pack_predictions(
             details["shape"] = list(shown.shape[1:])
     return dict(details=details, pixels=pixels)
 
-# %% ../nbs/06_viz.ipynb #ac9aec57
+# %% ../nbs/06_viz.ipynb #2d964216
 class UncertaintyExplorer(Panel):
     "Accuracy, calibration and ranking of the star posterior beside the ensemble of the sources."
     scores = Dict().tag(sync=True)  # see `pack_scores`
@@ -691,12 +716,12 @@ class UncertaintyExplorer(Panel):
         if star is None: raise SettingsError("The star posterior needs a star model: choose one, or train one with train_star.")
         predictions = {}
         for i, posterior in enumerate(posteriors):
-            yield 2 * i, 4, f"Scores of the {posterior} posterior"
+            yield i / 2, f"Scores of the {posterior} posterior"
             scores = bma(self.zoo, task, posterior, star=star, sources=sources)
             run.check()
             self.frame = pd.concat([self.frame[self.frame.posterior != posterior], scores], ignore_index=True) if len(self.frame) else scores
             self._show_scores()
-            yield 2 * i + 1, 4, f"Predictions of the {posterior} posterior"
+            yield i / 2 + 0.25, f"Predictions of the {posterior} posterior"
             predictions[posterior] = predictive(self.zoo, task, posterior, self.samples, star=star, sources=sources)
         run.check()
         with self.hold_sync():

@@ -243,8 +243,8 @@ function renderPlane(model, root, plotly) {
     state.set({ clicked: { x, y, split: state.get("split"), weights: weights(x, y), [loss ? "loss" : "accuracy"]: loss ? at : at / 100, exact: false } });
     if (state.get("live")) state.send({ type: "point", x, y });
   }
-  function words({ x, y, exact, loss, accuracy }) {
-    const interpolated = sampleGrid(state.get("plane").xs, state.get("plane").ys, z, x, y);
+  function words({ x, y, exact: measured, split, loss, accuracy }) {
+    const exact = measured && split === state.get("split"), interpolated = sampleGrid(state.get("plane").xs, state.get("plane").ys, z, x, y);
     const value = !exact ? interpolated : state.get("metric") === "loss" ? loss : 100 * accuracy;
     const names = places().slice(0, 3);
     return [[`${noun()}${exact ? "" : ", between grid points"}`, `${number(value)} ${unit()}`],
