@@ -49,7 +49,7 @@ docs: $(VENV)/.dev  ## Build the site in _docs, and open every page of it in a b
 	BROWSER_TESTS=$(BROWSER_TESTS) $(PYTHON) -m pytest -q tests/test_docs.py
 
 bench: $(VENV)/.dev  ## Run the benchmarks
-	$(ONE_THREAD) $(PYTHON) benchmarks/run.py
+	@for script in benchmarks/[!_]*.py; do echo "$$script"; $(ONE_THREAD) $(PYTHON) $$script; done
 
 soak: $(VENV)/.dev  ## The tests again with many more random inputs, and those marked `soak`
 	$(ONE_THREAD) BROWSER_TESTS=$(BROWSER_TESTS) $(PYTHON) -m pytest -q -o addopts= --hypothesis-profile=soak tests

@@ -278,6 +278,7 @@ def main():
     PAGES.mkdir()
     proc_nbs(n_workers=0, force=True)
     write_pages()
+    shutil.copytree(CONFIG.nbs_path / "images", PAGES / "images")
     shutil.copytree(HERE / "_static", PAGES / "_static")
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", PAGES / "_static")
     sphinx = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", HERE]
