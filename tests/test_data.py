@@ -3,7 +3,6 @@ import gzip
 import hashlib
 import pickle
 import struct
-import tarfile
 
 import numpy as np
 import pytest
