@@ -761,7 +761,7 @@ class UncertaintyExplorer(Panel):
         figure.update_xaxes(title_text="samples S", row=2)
         return figure.update_layout(template="simple_white", height=560)
 
-# %% ../nbs/06_viz.ipynb #c5222815
+# %% ../nbs/06_viz.ipynb #4adb2cb1
 class StarDashboard(Panel):
     "The explorers of one zoo behind tabs, with one selection of models."
     tabs = List(Dict()).tag(sync=True)  # name, and the model of the panel behind it
@@ -778,12 +778,17 @@ class StarDashboard(Panel):
         self.panels = dict(panels) if panels else {
             "Barriers": BarrierExplorer(zoo, task), "Loss plane": LossPlaneExplorer(zoo, task=task), "Uncertainty": UncertaintyExplorer(zoo, task)}
         tabs = [dict(name=name, model=f"IPY_MODEL_{panel.model_id}") for name, panel in self.panels.items()]
-        super().__init__(panel="dashboard", tabs=tabs, tab=tabs[0]["name"])
         self._barriers = next((p for p in self.panels.values() if isinstance(p, BarrierExplorer)), None)
+        super().__init__(panel="dashboard", tabs=tabs, tab=tabs[0]["name"])
         if self._barriers is not None: traitlets.link((self._barriers, "selection"), (self, "selection"))
 
     @traitlets.validate("tab")
     def _known_tab(self, proposal): return lookup("tab", proposal["value"], self.panels) and proposal["value"]
+
+    @traitlets.validate("selection")
+    def _known_models(self, proposal):
+        for name in proposal["value"]: lookup("model", name, self._barriers.roles if self._barriers else ())
+        return proposal["value"]
 
     @traitlets.observe("selection")
     def _share(self, change):
