@@ -220,7 +220,7 @@ class _Laid:
                 parts.setdefault(use.part, []).append(use.layout(views[use.block])[0])
             self.vectors.append({part: torch.cat(tensors) for part, tensors in parts.items()})
 
-# %% ../nbs/02a_matching.ipynb #c7cc445c
+# %% ../nbs/02a_matching.ipynb #8e2051d8
 class _Scores:
     "The score matrices of one pair of models under a changing permutation."
 
@@ -234,6 +234,8 @@ class _Scores:
         "The score of every pair of units in one block; rows whose permutation changed are updated."
         a, b, now = self.a.uses[u][i], self.b.uses[u][i], self.plan.rows(self.plan.units[u].uses[i], permutation)
         n, old = a.shape[-1], self.kept.get((u, i))
+        if a.numel() * n < 1 << 20:  # sooner done than looked up
+            return a.reshape(-1, n).T @ b.index_select(0, now.to(b.device)).reshape(-1, n)
         if old is not None:
             score, before = old
             changed = (now != before).nonzero()[:, 0]
