@@ -1,0 +1,418 @@
+"""Permutation symmetries: the function is kept on every network, the groups are all there, and bad input is named."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from starscape.data import StateError, SymmetryError, require_torchvision
+from starscape.networks import build_network
+from starscape.symmetry import Factor, PermutationSymmetry, _randomise
+
+IMAGES = torch.randn(4, 3, 32, 32)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def random_state(model, seed=0):
+    return _randomise(dict(model.state_dict(keep_vars=True)), torch.Generator().manual_seed(seed))
+
+
+def outputs(model, state, x):
+    model = copy.deepcopy(model).double().eval()
+    model.load_state_dict(state)
+    with torch.no_grad():
+        return model(x.double())
+
+
+def assert_sensitive(symmetry, model, x):
+    """Leaving any one tensor behind changes the output: the check on this network is not vacuous."""
+    state, g = random_state(model), torch.Generator().manual_seed(1)
+    moved, reference = symmetry.apply(symmetry.random(g), state), outputs(model, state, x)
+    for name in state:
+        if torch.equal(moved[name], state[name]):
+            continue
+        changed = outputs(model, moved | {name: state[name]}, x)
+        assert (changed - reference).abs().max() > 1e-8 * reference.abs().max(), name
+
+
+# --- the networks of the paper
+
+BUILT_IN = {
+    "mlp": ("mlp", {}),
+    "resnet18": ("resnet18", dict(width=8)),
+    "resnet20": ("resnet20", {}),
+    "vgg11 with BatchNorm": ("vgg11", dict(width=8)),
+    "vgg11": ("vgg11", dict(width=8, batchnorm=False)),
+    "wide_resnet": ("wide_resnet", dict(depth=10, dropout=0.3)),
+    "densenet": ("densenet", dict(blocks=(2, 2, 2, 2), growth=8)),
+}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_networks_keep_their_function(name):
+    network, options = BUILT_IN[name]
+    model = build_network(network, input_shape=(3, 32, 32), num_classes=10, **options)
+    symmetry = PermutationSymmetry.of(model, IMAGES)
+    assert symmetry.verify(model, IMAGES) < 1e-10
+    assert symmetry.coverage() > 0.98 and symmetry.groups
+
+
+# --- transformers, grouped convolutions, and other structures, written small
+
+
+class Heads(nn.Module):
+    """Self-attention; `norm` and `talk` say what stands in the way of a permutation inside each head."""
+
+    def __init__(self, width=12, heads=3, norm=False, talk=False, fused=True):
+        super().__init__()
+        self.heads, self.fused, d = heads, fused, width // heads
+        self.qkv = nn.Linear(8, 3 * width) if fused else nn.ModuleList(nn.Linear(8, width) for _ in range(3))
+        self.norm = nn.LayerNorm(d) if norm else nn.Identity()
+        self.talk = nn.Linear(heads, heads) if talk else None
+        self.out = nn.Linear(width, 8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        b, t, _ = x.shape
+        if self.fused:
+            q, k, v = self.qkv(x).reshape(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            q, k, v = (m(x).view(b, t, self.heads, -1).transpose(1, 2) for m in self.qkv)
+        scores = self.norm(q) @ self.norm(k).transpose(-1, -2)
+        if self.talk is not None:
+            scores = self.talk(scores.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y = scores.softmax(-1) @ v
+        return self.head(x + self.out(y.transpose(1, 2).flatten(2)))
+
+
+TOKENS = torch.randn(2, 6, 8)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_heads_have_their_own_permutations(fused):
+    model = Heads(fused=fused)
+    symmetry = PermutationSymmetry.of(model, TOKENS)
+    assert sorted(symmetry.groups.values()) == [3] + [4] * 6  # the heads; queries and keys of each; values of each
+    symmetry.verify(model, TOKENS)
+    families = [f.groups for axis in symmetry.axes["out.weight"] for s in axis for f in s if len(f.groups) > 1]
+    assert len(families) == 1 and len(families[0]) == 3
+
+
+def test_a_norm_shared_by_heads_ties_their_queries_and_keys():
+    model = Heads(norm=True)
+    symmetry = PermutationSymmetry.of(model, TOKENS)
+    assert sorted(symmetry.groups.values()) == [3] + [4] * 4
+    symmetry.verify(model, TOKENS)
+
+
+def test_talking_heads_separate_the_heads_of_scores_and_values():
+    model = Heads(talk=True)
+    symmetry = PermutationSymmetry.of(model, TOKENS)
+    assert sorted(symmetry.groups.values()) == [3, 3] + [4] * 6
+    symmetry.verify(model, TOKENS)
+    assert_sensitive(symmetry, Heads(talk=True), TOKENS)
+
+
+def test_grouped_convolution_has_a_permutation_in_each_group():
+    model = nn.Sequential(nn.Conv2d(3, 12, 1), nn.ReLU(), nn.Conv2d(12, 6, 3, groups=3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 1))
+    symmetry = PermutationSymmetry.of(model, IMAGES)
+    assert sorted(symmetry.groups.values()) == [2] * 3 + [3] + [4] * 3
+    symmetry.verify(model, IMAGES)
+    state, g = random_state(model), torch.Generator().manual_seed(2)
+    p, q = symmetry.random(g), symmetry.random(g)
+    assert same(symmetry.apply(symmetry.compose(p, q), state), symmetry.apply(p, symmetry.apply(q, state)))
+    assert same(symmetry.apply(symmetry.inverse(p), symmetry.apply(p, state)), state)
+    assert_sensitive(symmetry, model, IMAGES)
+
+
+class Through(nn.Module):
+    """A layer before, an operation on its 12 channels that the name says, a layer after."""
+
+    def __init__(self, f, after=12):
+        super().__init__()
+        self.f, self.before, self.after = f, nn.Linear(8, 12), nn.Linear(after, 5)
+
+    def forward(self, x):
+        return self.after(self.f(F.relu(self.before(x))))
+
+
+def written_in_place(x):
+    y = x.clone()
+    y[..., 6:].add_(y[..., :6])
+    return y
+
+
+# what is done to the channels, the width after it, and the groups that are left among them
+OPERATIONS = {
+    "nothing": (lambda x: x, 12, [12]),
+    "sort": (lambda x: x.sort(-1).values, 12, []),
+    "cumulative sum": (lambda x: x.cumsum(-1), 12, []),
+    "roll": (lambda x: x.roll(1, -1), 12, []),
+    "flip": (lambda x: x.flip(-1), 12, []),
+    "take by index": (lambda x: x[..., torch.tensor([3, 1, 2])], 3, []),
+    "every second": (lambda x: x[..., ::2], 6, []),
+    "halves added in place": (written_in_place, 12, [6]),
+    "halves swapped": (lambda x: torch.cat([x[..., 6:], x[..., :6]], -1), 12, [6, 6]),
+    "gated halves": (lambda x: x[..., :6] * x[..., 6:].sigmoid(), 6, [6]),
+    "uneven parts": (lambda x: torch.cat([x[..., 9:], x[..., :9]], -1), 12, [3, 9]),
+    "shuffle": (lambda x: x.view(*x.shape[:-1], 3, 4).transpose(-1, -2).flatten(-2), 12, [3, 4]),  # groups come last after it
+    "softmax over groups": (lambda x: x.view(*x.shape[:-1], 3, 4).softmax(-2).flatten(-2), 12, [3, 4]),
+    "softmax in groups": (lambda x: x.view(*x.shape[:-1], 3, 4).softmax(-1).flatten(-2), 12, [3, 4, 4, 4]),
+    "maximum over groups": (lambda x: x.view(*x.shape[:-1], 3, 4).amax(-2), 4, [3, 4]),
+    "times an outer product": (lambda x: x.view(*x.shape[:-1], 3, 4) @ x.view(*x.shape[:-1], 3, 4).mT, 3, [4]),
+    "repeated": (lambda x: x.repeat(1, 1, 2), 24, [12]),
+    "added to positions": (lambda x: x + torch.arange(12.0), 12, []),
+    "added to a constant": (lambda x: x + torch.full((12,), 2.0), 12, [12]),
+    "padded": (lambda x: F.pad(x, (2, 2)), 16, [12]),
+    "normalised": (lambda x: F.normalize(x, dim=-1), 12, [12]),
+    "einsum": (lambda x: torch.einsum("btc,bsc,bsd->btd", x, x, x), 12, [12]),
+    "largest and where": (lambda x: x.max(-1).indices.unsqueeze(-1).to(x.dtype) + x, 12, []),
+    "top two": (lambda x: x.topk(2, -1).values, 2, []),
+    "peeked at for its shape": (lambda x: x + torch.zeros(x[..., 3].shape).unsqueeze(-1), 12, [12]),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_on_channels(name):
+    f, after, groups = OPERATIONS[name]
+    model = Through(f, after)
+    symmetry = PermutationSymmetry.of(model, TOKENS)
+    symmetry.verify(model, TOKENS)
+    on_channels = {g for a in symmetry.axes["before.weight"][0] for factor in a for g in factor.groups}
+    assert sorted(symmetry.groups[g] for g in on_channels) == sorted(groups)
+    if groups:
+        assert_sensitive(symmetry, model, TOKENS)
+
+
+@torch.library.custom_op("starscape_tests::weigh", mutates_args=())
+def weigh(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.arange(x.shape[-1], dtype=x.dtype)
+
+
+@weigh.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+def test_an_unknown_operator_pins_what_it_touches_and_is_named():
+    model = Through(lambda x: weigh(x))
+    symmetry = PermutationSymmetry.of(model, TOKENS)
+    assert not symmetry.groups
+    frame = symmetry.frame()
+    pinned = frame[(frame.parameter == "before.weight") & (frame.axis == 0)]
+    assert list(pinned.pinned_by) == ["starscape_tests.weigh"] and pinned.source.iloc[0].startswith("test_symmetry.py:")
+    symmetry.verify(model, TOKENS)
+
+
+# --- how parameters are held
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.mix, self.out = nn.Embedding(11, 8), nn.Linear(8, 8), nn.Linear(8, 11, bias=False)
+        self.out.weight = self.embed.weight
+
+    def forward(self, i):
+        e = self.embed(i)
+        return self.out(e + F.relu(self.mix(e)))
+
+
+def test_tied_weights_move_together():
+    words, model = torch.randint(0, 11, (2, 5)), Tied()
+    symmetry = PermutationSymmetry.of(model, words)
+    assert symmetry.axes["embed.weight"] == symmetry.axes["out.weight"]
+    symmetry.verify(model, words)
+    state = random_state(model)
+    moved = symmetry.apply(symmetry.random(torch.Generator().manual_seed(0)), state)
+    assert torch.equal(moved["embed.weight"], moved["out.weight"]) and not torch.equal(moved["out.weight"], state["out.weight"])
+
+
+def test_shared_frozen_unused_and_constant_tensors():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.shared, self.last = nn.Linear(8, 6), nn.Linear(6, 6), nn.Linear(6, 4)
+            self.unused = nn.Linear(6, 6)
+            self.first.weight.requires_grad_(False)
+            self.register_buffer("table", torch.randn(6), persistent=False)
+            self.register_buffer("scale", torch.full((6,), 3.0), persistent=False)
+
+        def forward(self, x):
+            x = F.relu(self.first(x)) * self.scale
+            return self.last(F.relu(self.shared(F.relu(self.shared(x)))))
+
+    class WithTable(Odd):
+        def forward(self, x):
+            return super().forward(x) + self.last(F.relu(self.first(x)) + self.table)
+
+    model = Odd()
+    symmetry = PermutationSymmetry.of(model, TOKENS)
+    assert symmetry.groups == {"first": 6}  # the shared layer's input and output are one group
+    symmetry.verify(model, TOKENS)
+    frame = symmetry.frame()
+    assert set(frame[frame.parameter.str.startswith("unused")].pinned_by) == {"unused"}
+    pinned = PermutationSymmetry.of(WithTable(), TOKENS)
+    assert not pinned.groups and "constant tensor" in set(pinned.frame().pinned_by)
+
+
+def test_train_mode_counts():
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.aux, self.head = nn.Linear(8, 6), nn.Linear(6, 5), nn.Linear(6, 5)
+
+        def forward(self, x):
+            h = F.relu(self.body(x))
+            return (self.head(h), self.aux(h.cumsum(-1))) if self.training else self.head(h)
+
+    symmetry = PermutationSymmetry.of(Auxiliary(), TOKENS)
+    assert not symmetry.groups
+    symmetry.verify(Auxiliary(), TOKENS)
+
+
+def test_of_leaves_the_model_as_it_was():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
+    model[1].eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    PermutationSymmetry.of(model, IMAGES).verify(model, IMAGES)
+    assert same(before, dict(model.state_dict())) and model[0].training and not model[1].training and "forward" not in vars(model)
+
+
+# --- random networks
+
+
+class RandomNetwork(nn.Module):
+    """Layers drawn by hypothesis: widths, and whether each is joined to the last by a sum, a concatenation, or not."""
+
+    def __init__(self, layers, convolutional):
+        super().__init__()
+        self.convolutional, self.kinds, self.layers = convolutional, [k for _, k, _ in layers], nn.ModuleList()
+        width = 3
+        for out, kind, norm in layers:
+            out = width if kind == "sum" else out
+            layer = nn.Conv2d(width, out, 3, padding=1) if convolutional else nn.Linear(width, out)
+            norms = (nn.BatchNorm2d(out), nn.GroupNorm(1, out)) if convolutional else (nn.BatchNorm1d(out), nn.LayerNorm(out))
+            self.layers.append(nn.Sequential(layer, norms[norm] if norm < 2 else nn.Identity(), nn.ReLU()))
+            width = width + out if kind == "concatenate" else out
+        self.head = nn.Linear(width * (4 if convolutional else 1), 3)
+
+    def forward(self, x):
+        for kind, layer in zip(self.kinds, self.layers):
+            y = layer(x)
+            x = x + y if kind == "sum" else torch.cat([x, y], 1) if kind == "concatenate" else y
+        return self.head(F.adaptive_avg_pool2d(x, 2).flatten(1) if self.convolutional else x)
+
+
+LAYERS = st.lists(st.tuples(st.integers(2, 7), st.sampled_from(["chain", "sum", "concatenate"]), st.integers(0, 2)), min_size=1, max_size=5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(layers=LAYERS, convolutional=st.booleans(), seed=st.integers(0, 2**31))
+def test_any_permutation_keeps_the_logits_and_the_laws_hold(layers, convolutional, seed):
+    model = RandomNetwork(layers, convolutional)
+    x = torch.randn(4, 3, 5, 5) if convolutional else torch.randn(4, 3)
+    symmetry = PermutationSymmetry.of(model, x)
+    assert symmetry.verify(model, x, seed=seed) < 1e-10
+    g, state = torch.Generator().manual_seed(seed), random_state(model, seed)
+    p, q, r = (symmetry.random(g) for _ in range(3))
+    e = symmetry.identity()
+    assert same(symmetry.compose(symmetry.compose(p, q), r), symmetry.compose(p, symmetry.compose(q, r)))
+    assert same(symmetry.compose(p, e), p) and same(symmetry.compose(e, p), p)
+    assert same(symmetry.compose(p, symmetry.inverse(p)), e) and same(symmetry.compose(symmetry.inverse(p), p), e)
+    assert same(symmetry.apply(symmetry.compose(p, q), state), symmetry.apply(p, symmetry.apply(q, state)))
+    chained = [w for w, k, _ in layers if k == "chain"]
+    assert len(symmetry.groups) >= len(chained)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_laws_hold_for_heads(seed):
+    model, g = Heads(), torch.Generator().manual_seed(seed)
+    symmetry, state = PermutationSymmetry.of(model, TOKENS), random_state(model, seed)
+    p, q, r = (symmetry.random(g) for _ in range(3))
+    assert same(symmetry.compose(symmetry.compose(p, q), r), symmetry.compose(p, symmetry.compose(q, r)))
+    assert same(symmetry.apply(symmetry.compose(p, q), state), symmetry.apply(p, symmetry.apply(q, state)))
+    assert same(symmetry.apply(symmetry.inverse(p), symmetry.apply(p, state)), state)
+
+
+# --- a few real architectures (the wide sweep is benchmarks/symmetry_coverage.py)
+
+
+@pytest.mark.parametrize("name, size", [("resnext50_32x4d", 32), ("shufflenet_v2_x0_5", 32), ("efficientnet_b0", 32), ("swin_t", 32)])
+def test_torchvision(name, size):
+    model, images = getattr(require_torchvision().models, name)(num_classes=10), torch.randn(2, 3, size, size)
+    symmetry = PermutationSymmetry.of(model, images)
+    assert symmetry.verify(model, images) < 1e-10 and symmetry.coverage() > 0.99
+
+
+# --- errors and reports
+
+
+def test_bad_states_permutations_and_specs_are_named():
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    symmetry = PermutationSymmetry.of(model, torch.randn(2, 4))
+    state, p = model.state_dict(), symmetry.identity()
+    with pytest.raises(StateError, match=r"0\.weight: the network has shape \(6, 4\), the state \(5, 4\)"):
+        symmetry.apply(p, state | {"0.weight": torch.zeros(5, 4)})
+    with pytest.raises(StateError, match=r"2\.bias: not in the state"):
+        symmetry.apply(p, {k: v for k, v in state.items() if k != "2.bias"})
+    with pytest.raises(StateError, match="extra: in the state, but not in the network"):
+        symmetry.apply(p, state | {"extra": torch.zeros(1)})
+    with pytest.raises(SymmetryError, match="no group '0'"):
+        symmetry.apply({}, state)
+    with pytest.raises(SymmetryError, match="Group '0' has 6 indices"):
+        symmetry.apply({"0": torch.arange(5)}, state)
+    with pytest.raises(SymmetryError, match="Group '0' is not a permutation"):
+        symmetry.apply({"0": torch.zeros(6, dtype=torch.long)}, state)
+    with pytest.raises(SymmetryError, match="group 'a' has 3 indices here, 6 elsewhere"):
+        PermutationSymmetry.from_spec({"0.weight": ("a", None), "2.weight": ("a", None)}, state)
+    with pytest.raises(SymmetryError, match=r"0\.weight: the spec has 1 axes"):
+        PermutationSymmetry.from_spec({"0.weight": ("a",)}, state)
+    with pytest.raises(SymmetryError, match="nowhere"):
+        PermutationSymmetry.from_spec({"nowhere": (None,)}, state)
+
+
+def test_a_model_that_cannot_be_traced_is_told_where():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 5)
+
+        def forward(self, x):
+            if self.layer(x).mean() > 0:  # depends on the data
+                return x
+            return -x
+
+    with pytest.raises(SymmetryError, match=r"test_symmetry\.py:\d+, in forward: if self\.layer\(x\)\.mean\(\) > 0"):
+        PermutationSymmetry.of(Branches(), TOKENS)
+
+
+def test_verify_catches_a_wrong_symmetry_behind_a_zero_head():
+    model = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 5))
+    nn.init.zeros_(model[3].weight)
+    x = torch.randn(4, 8)
+    right = PermutationSymmetry.of(model, x)
+    right.verify(model, x)
+    for left_out in ("0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "3.weight"):
+        axes = right.axes | {left_out: tuple(((Factor(n),),) for n in model.state_dict()[left_out].shape)}
+        with pytest.raises(SymmetryError, match="computes another function"):
+            PermutationSymmetry(right.groups, axes, right.buffers).verify(model, x)
+
+
+def test_reports_are_text_never_html():
+    model = nn.Sequential()
+    model.add_module("<b>bold", nn.Linear(4, 6))
+    model.add_module("last", nn.Linear(6, 3))
+    symmetry = PermutationSymmetry.of(model, torch.randn(2, 4))
+    assert "<b>bold" not in symmetry._repr_html_() and "&lt;b&gt;bold" in symmetry._repr_html_()
+    assert "<b>bold: 6" in repr(symmetry) and "coverage" in repr(symmetry)
+    frame = symmetry.frame()
+    assert set(frame[frame.group == "<b>bold"].parameter) == {"<b>bold.weight", "<b>bold.bias", "last.weight"}
