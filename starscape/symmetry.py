@@ -6,12 +6,12 @@
 __all__ = ['Permutation', 'outer_factor', 'segment_index', 'PermutationSymmetry', 'segment_length', 'axes_shape', 'axis_index',
            'permute_tensor', 'Axis', 'Factor', 'Segment']
 
-# %% ../nbs/02_symmetry.ipynb #bd2c2943
+# %% ../nbs/02_symmetry.ipynb #5bedcd98
 import copy
 import html
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .data import StateError, SymmetryError
-from .derivation import Axis, Factor, Segment, as_call, derive, doubled
+from .derivation import Axis, Factor, Segment, as_call, derive_once, doubled, what_counts
 
 # %% ../nbs/02_symmetry.ipynb #9167466e
 _all_ = ["Axis", "Factor", "Segment"]
@@ -48,7 +48,7 @@ def segment_index(segment: Segment, permutation: Permutation) -> Tensor:
         index = index.unsqueeze(-1) * factor.size + own
     return index.reshape(-1)
 
-# %% ../nbs/02_symmetry.ipynb #fcb37969
+# %% ../nbs/02_symmetry.ipynb #2f0cdab8
 @dataclass(frozen=True, repr=False)
 class PermutationSymmetry:
     """The permutation symmetries of a network.
@@ -63,13 +63,16 @@ class PermutationSymmetry:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
-    def of(cls, model: nn.Module, example_inputs) -> "PermutationSymmetry":
+    def of(cls, model: nn.Module, example_inputs, output: Callable | None = None) -> "PermutationSymmetry":
         """Derive the symmetries of `model` from its graph on `example_inputs`: a tensor, a tuple, or `(args, kwargs)`.
+
+        `output` picks what has to stay the same from what the network returns; by default all of it, or the logits of a
+        dictionary that has them. Derived once per architecture and input shapes.
 
         Raises `SymmetryError`, naming the operation and the line, if the network cannot be traced.
         """
-        d = derive(model, *as_call(example_inputs))
-        return cls(d.groups, d.axes, d.buffers, d.fixed, d.notes)
+        d = derive_once(model, *as_call(example_inputs), output)
+        return cls(dict(d.groups), dict(d.axes), d.buffers, d.fixed, d.notes)
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, tuple], state: Mapping[str, Tensor], buffers=None) -> "PermutationSymmetry":
@@ -114,13 +117,14 @@ class PermutationSymmetry:
         "Where each position of an axis comes from, `new[i] = old[index[i]]`."
         return axis_index(axis, p)
 
-    def verify(self, model: nn.Module, example_inputs, seed: int = 0, tolerance: float = 1e-10) -> float:
+    def verify(self, model: nn.Module, example_inputs, seed: int = 0, tolerance: float = 1e-10,
+               output: Callable | None = None) -> float:
         """Check on the network itself that a random permutation changes nothing; the largest relative error.
 
         In float64, in eval and in train mode, with every parameter and buffer randomised, so that nothing passes because it
         is zero. Raises `SymmetryError` if the function changes by more than `tolerance`.
         """
-        return _verify(self, model, example_inputs, seed, tolerance)
+        return _verify(self, model, example_inputs, seed, tolerance, output or what_counts)
 
     def coverage(self) -> float:
         "The share of parameter elements that some group can move."
@@ -150,6 +154,8 @@ class PermutationSymmetry:
             if name not in p: raise SymmetryError(f"The permutation has no group {name!r} (it has {len(p)} groups).")
             if tuple(p[name].shape) != (size,):
                 raise SymmetryError(f"Group {name!r} has {size} indices, the permutation {tuple(p[name].shape)}.")
+            if not torch.equal(p[name].sort().values, torch.arange(size)):
+                raise SymmetryError(f"Group {name!r} is not a permutation of {size} indices.")
 
     def check_state(self, state: Mapping[str, Tensor]):
         "Raise `StateError` if `state` is not of this network. Buffers may be absent."
@@ -265,22 +271,22 @@ def _randomise(state: Mapping[str, Tensor], g: torch.Generator) -> dict[str, Ten
     filled = {id(t): fill(t) for t in {id(t): t for t in state.values()}.values()}
     return {k: filled[id(t)] for k, t in state.items()}
 
-# %% ../nbs/02_symmetry.ipynb #51b215d5
+# %% ../nbs/02_symmetry.ipynb #30936583
 def _to_double(x):
     return x.detach().double() if isinstance(x, Tensor) and x.is_floating_point() else x
 
-def _run(model, state, args, kwargs, training: bool, seed: int):
+def _run(model, state, args, kwargs, training: bool, seed: int, output):
     "Outputs and state after one forward pass from `state`."
     for name, tensor in model.state_dict(keep_vars=True).items():
         if name in state: tensor.detach().copy_(state[name])
     model.train(training)
     with torch.random.fork_rng(devices=[]), torch.no_grad(), _Exactly():
         torch.manual_seed(seed)
-        out = model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+        out = output(model(*copy.deepcopy(args), **copy.deepcopy(kwargs)))
     leaves = [x.clone() for x in pytree.tree_leaves(out) if isinstance(x, Tensor)]
     return leaves, {k: v.clone() for k, v in model.state_dict().items()}
 
-# %% ../nbs/02_symmetry.ipynb #9a44246e
+# %% ../nbs/02_symmetry.ipynb #c447d80a
 def _relative_error(a: Tensor, b: Tensor) -> float:
     if a.shape != b.shape: return float("inf")
     if not a.is_floating_point(): return float(not torch.equal(a, b))
@@ -288,7 +294,7 @@ def _relative_error(a: Tensor, b: Tensor) -> float:
     error = (a - b).abs().max().item() if a.numel() else 0.0
     return error / scale if scale > 0 else error
 
-def _verify(symmetry, model, example_inputs, seed, tolerance) -> float:
+def _verify(symmetry, model, example_inputs, seed, tolerance, output) -> float:
     args, kwargs = pytree.tree_map(_to_double, as_call(example_inputs))
     model = copy.deepcopy(model).cpu().double()
     g = torch.Generator().manual_seed(seed)
@@ -296,13 +302,13 @@ def _verify(symmetry, model, example_inputs, seed, tolerance) -> float:
     state, p = _randomise(tensors, g), symmetry.random(g)
     moved, worst = symmetry.apply(p, state), 0.0
     for training in (False, True):
-        try: outputs, after = _run(model, state, args, kwargs, training, seed)
+        try: outputs, after = _run(model, state, args, kwargs, training, seed, output)
         except Exception:
             if not training: raise
             args, kwargs = doubled((args, kwargs))  # one image alone has no batch statistics
-            try: outputs, after = _run(model, state, args, kwargs, training, seed)
+            try: outputs, after = _run(model, state, args, kwargs, training, seed, output)
             except Exception: break  # there is no train mode to preserve on these inputs
-        moved_outputs, moved_after = _run(model, moved, args, kwargs, training, seed)
+        moved_outputs, moved_after = _run(model, moved, args, kwargs, training, seed, output)
         if not all(x.isfinite().all() for x in outputs): raise SymmetryError("The randomised network has non-finite outputs.")
         pairs = [*zip(outputs, moved_outputs), *((v, moved_after[k]) for k, v in symmetry.apply(p, after).items())]
         error = max(_relative_error(a, b) for a, b in pairs)
