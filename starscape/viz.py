@@ -221,7 +221,7 @@ def _duration(seconds: float) -> str:
     seconds = round(seconds)
     return f"{seconds} s" if seconds < 100 else f"{round(seconds / 60)} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
-# %% ../nbs/06_viz.ipynb #ac69e7fa
+# %% ../nbs/06_viz.ipynb #3347bf72
 class Panel(anywidget.AnyWidget):
     "What the explorers share. All traits can be set from Python and observed; the browser sets them too."
     _esm = panel_source()
@@ -237,7 +237,7 @@ class Panel(anywidget.AnyWidget):
     title = "starscape"
 
     def __init__(self, **traits):
-        self._run, self._worker = None, None
+        self._run, self._worker, self._lock = None, None, threading.RLock()
         super().__init__(**traits)
         self.on_msg(lambda _, message, buffers: self._hear(message))
 
@@ -251,13 +251,15 @@ class Panel(anywidget.AnyWidget):
         yield from ()
 
     def _tell(self, run: _Run, share: float, what: str) -> None:
-        run.check()
         spent = time.monotonic() - run.began
         left = f", {_duration(spent * (1 - share) / share)} left" if share > 0 and spent > 0.5 else ""
-        with self.hold_sync(): self.progress, self.status = min(share, 1.0), what + left
+        with self._lock, self.hold_sync():  # not after a Cancel that came in between
+            run.check()
+            self.progress, self.status = min(share, 1.0), what + left
 
     def compute(self, block: bool = False) -> None:
         "Compute what is missing, in a thread; `block=True` waits for it, and raises what went wrong."
+        if not self.live: raise SettingsError("This panel shows results that it was given; to compute more, open it with a zoo.")
         self.cancel()
         self._run = run = _Run(self._worker)
         self._worker = threading.Thread(target=self._work, args=[run], daemon=True, name="starscape-panel")
@@ -269,9 +271,10 @@ class Panel(anywidget.AnyWidget):
 
     def cancel(self) -> None:
         "Stop the work under way, at once; what it has finished is kept."
-        if self._run is None or self._run.stopped.is_set(): return
-        self._run.stopped.set()
-        if self.busy: self.busy, self.status = False, "Cancelled; what was finished is kept."
+        with self._lock:
+            if self._run is None or self._run.stopped.is_set(): return
+            self._run.stopped.set()
+            if self.busy: self.busy, self.status = False, "Cancelled; what was finished is kept."
 
     def _work(self, run: _Run) -> None:
         if run.before: run.before.join()  # the step that a cancelled run had begun
@@ -281,9 +284,10 @@ class Panel(anywidget.AnyWidget):
         except _Cancelled: return
         except Exception as error:
             run.error, end = error, f"{type(error).__name__}: {error}"
-        if not run.stopped.is_set():
+        with self._lock, self.hold_sync():
+            if run.stopped.is_set(): return
             run.stopped.set()
-            with self.hold_sync(): self.busy, self.failed, self.status, self.progress = False, run.error is not None, end, 0.0 if run.error else 1.0
+            self.busy, self.failed, self.status, self.progress = False, run.error is not None, end, 0.0 if run.error else 1.0
 
     def export_state(self) -> dict[str, dict]:
         "What the browser needs to draw the panel without a kernel, by model name: traits, and those that are bytes."
@@ -477,7 +481,7 @@ def pack_plane(
     places.sort(key=lambda p: order.get(p["name"], len(order)))
     return dict(plane=dict(xs=xs.tolist(), ys=ys.tolist(), splits=splits.tolist(), points=places), grid=grid.astype("<f4").tobytes())
 
-# %% ../nbs/06_viz.ipynb #a3dfffc0
+# %% ../nbs/06_viz.ipynb #6be242a9
 class LossPlaneExplorer(Panel):
     "Loss and accuracy in the plane through three models."
     models = List(Dict()).tag(sync=True)  # name and role of those to choose from
@@ -538,7 +542,7 @@ class LossPlaneExplorer(Panel):
 
     def refine(self, block: bool = False) -> None:
         "Compute the plane on a grid twice as fine."
-        self.resolution = 2 * self.resolution - 1
+        self.resolution = 2 * (len(self.plane.get("xs", ())) or self.resolution) - 1
         self.compute(block)
 
     def _steps(self, run):
