@@ -48,8 +48,14 @@ docs: $(VENV)/.dev  ## Build the site in _docs, and open every page of it in a b
 	$(PYTHON) docs/build.py
 	BROWSER_TESTS=$(BROWSER_TESTS) $(PYTHON) -m pytest -q tests/test_docs.py
 
-bench: $(VENV)/.dev  ## Run the benchmarks
-	@for script in benchmarks/[!_]*.py; do echo "$$script"; $(ONE_THREAD) $(PYTHON) $$script; done
+BENCHMARK := $(ONE_THREAD) $(PYTHON) benchmarks
+bench: $(VENV)/.dev  ## Run the benchmarks that need no other package (the rest say in their first lines what they need)
+	$(BENCHMARK)/training.py
+	$(BENCHMARK)/sweeps.py
+	$(BENCHMARK)/bma.py build/benchmarks
+	$(BENCHMARK)/matching_methods.py build/benchmarks
+	$(BENCHMARK)/matching_memory.py
+	$(BENCHMARK)/panels.py
 
 soak: $(VENV)/.dev  ## The tests again with many more random inputs, and those marked `soak`
 	$(ONE_THREAD) BROWSER_TESTS=$(BROWSER_TESTS) $(PYTHON) -m pytest -q -o addopts= --hypothesis-profile=soak tests

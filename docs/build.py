@@ -281,8 +281,9 @@ def main():
     shutil.copytree(CONFIG.nbs_path / "images", PAGES / "images")
     shutil.copytree(HERE / "_static", PAGES / "_static")
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", PAGES / "_static")
-    sphinx = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "--conf-dir", HERE]
-    sys.exit(subprocess.call([*sphinx, "--builder", "html", PAGES, CONFIG.doc_path]))
+    sphinx = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "--builder", "html"]
+    folders = ["--conf-dir", HERE, "--doctree-dir", PAGES / ".doctrees", PAGES, CONFIG.doc_path]
+    sys.exit(subprocess.call([*sphinx, *folders]))
 
 
 if __name__ == "__main__":
