@@ -61,4 +61,4 @@ soak: $(VENV)/.dev  ## The tests again with many more random inputs, and those m
 	$(ONE_THREAD) BROWSER_TESTS=$(BROWSER_TESTS) $(PYTHON) -m pytest -q -o addopts= --hypothesis-profile=soak tests
 
 clean:  ## Remove what was built; trained models and .venv stay
-	rm -rf _docs _proc docs/_src build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf _docs _proc docs/_src jupyter_execute build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
