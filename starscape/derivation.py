@@ -6,9 +6,10 @@
 __all__ = ['Segment', 'Axis', 'Factor', 'Derived', 'as_call', 'doubled', 'what_counts', 'trace', 'Derivation', 'may_differ',
            'derive', 'architecture_key', 'derive_once']
 
-# %% ../nbs/01e_derivation.ipynb #3f6cfbfc
+# %% ../nbs/01e_derivation.ipynb #da06de14
 import copy
 import functools
+import gc
 import hashlib
 import math
 import re
@@ -74,14 +75,17 @@ def what_counts(out):
     if not isinstance(out, Mapping): return out
     return {k: v for k, v in out.items() if k.startswith("logits")} or out
 
-# %% ../nbs/01e_derivation.ipynb #e65c5479
+# %% ../nbs/01e_derivation.ipynb #cec5c549
 class _Untouched:
-    "Puts every module's attributes back: tracing runs the forward pass, which sets the mode and may leave things in caches."
+    """Puts every module's attributes back: tracing runs the forward pass, which sets the mode and may leave things in caches.
+    The garbage collector rests meanwhile: tracing makes a million objects that it would walk again and again."""
     def __init__(self, model):
+        self.collects = gc.isenabled()
         self.before = [(m.__dict__, dict(m.__dict__)) for m in model.modules()]
         self.before += [(v, copy.copy(v)) for d, _ in self.before for v in d.values() if type(v) in (dict, list, set)]
-    def __enter__(self): return self
+    def __enter__(self): gc.disable()
     def __exit__(self, *_):
+        if self.collects: gc.enable()
         for now, before in self.before:
             now.clear()
             now.extend(before) if isinstance(now, list) else now.update(before)

@@ -271,9 +271,10 @@ def _randomise(state: Mapping[str, Tensor], g: torch.Generator) -> dict[str, Ten
     filled = {id(t): fill(t) for t in {id(t): t for t in state.values()}.values()}
     return {k: filled[id(t)] for k, t in state.items()}
 
-# %% ../nbs/02_symmetry.ipynb #30936583
+# %% ../nbs/02_symmetry.ipynb #d8f7c2bb
 def _to_double(x):
-    return x.detach().double() if isinstance(x, Tensor) and x.is_floating_point() else x
+    if not isinstance(x, Tensor): return x
+    return x.detach().cpu().double() if x.is_floating_point() else x.detach().cpu()
 
 def _run(model, state, args, kwargs, training: bool, seed: int, output):
     "Outputs and state after one forward pass from `state`."

@@ -1,0 +1,165 @@
+"""Derive and check the permutation symmetries of many architectures: torchvision, timm, Hugging Face transformers.
+
+    python benchmarks/symmetry_coverage.py [library or model …]
+
+Writes `symmetry_coverage.json` beside this file: for each architecture whether a random permutation kept its function (float64,
+randomised parameters, eval and train mode), the relative error, coverage, and CPU seconds to trace and derive.
+"""
+
+import json
+import platform
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from starscape.data import SymmetryError, require_torchvision
+from starscape.symmetry import PermutationSymmetry
+
+RESULTS = Path(__file__).with_suffix(".json")
+SECONDS_EACH = 60
+LARGEST = 30e6
+
+TORCHVISION = {  # the smallest of each classification family, and a size of image it takes
+    "alexnet": 96, "convnext_tiny": 64, "densenet121": 64, "efficientnet_b0": 64, "efficientnet_v2_s": 64, "googlenet": 96,
+    "inception_v3": 299, "maxvit_t": 224, "mnasnet0_5": 64, "mobilenet_v2": 64, "mobilenet_v3_small": 64, "regnet_x_400mf": 64,
+    "regnet_y_400mf": 64, "resnet18": 64, "resnet50": 64, "resnext50_32x4d": 64, "shufflenet_v2_x1_0": 64, "squeezenet1_0": 64,
+    "swin_t": 64, "swin_v2_t": 64, "vgg11": 64, "vgg11_bn": 64, "vit_b_16": 224, "wide_resnet50_2": 64,
+}
+
+
+def torchvision_models():
+    models = require_torchvision().models
+    for name, size in TORCHVISION.items():
+        settings = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        yield name, name, lambda n=name, s=settings: getattr(models, n)(**s), lambda m, n=size: torch.randn(2, 3, n, n)
+
+
+SMALL = ("test_", "atto", "femto", "pico", "nano", "xxt", "xxs", "xtiny", "tiny", "mini", "micro", "_xs", "_t0", "_t_", "_s0", "_s12",
+         "_b0", "_b1", "18", "small", "_10", "_14", "_16", "26", "050", "_lite", "34", "_s", "_m", "50", "base", "_b")  # fmt: skip
+MORE_TIMM = ("resnest14d", "convit_tiny", "xcit_nano_12_p16_224", "resmlp_12_224", "gmixer_24_224", "eca_resnet33ts", "botnet26t_256",
+             "lambda_resnet26t", "halo2botnet50ts_256", "seresnext26t_32x4d", "res2net50_14w_8s", "mobileone_s0", "repvgg_a0",
+             "resnetv2_50x1_bit", "nf_resnet26", "gcresnet33ts", "bat_resnext26ts", "volo_d1_224", "vit_relpos_small_patch16_224",
+             "swinv2_cr_tiny_224", "coatnet_nano_rw_224", "mixer_s32_224", "deit3_small_patch16_224", "skresnext50_32x4d")  # fmt: skip
+
+
+def timm_models():
+    require_torchvision()
+    import timm
+
+    def rank(name):
+        return next((i for i, part in enumerate(SMALL) if part in name), len(SMALL)), len(name), name
+
+    def example(model):
+        size = model.default_cfg["input_size"]
+        for shape in ((3, 128, 128), size):
+            try:
+                with torch.no_grad():
+                    model.eval()(torch.randn(2, *shape))
+            except Exception:
+                continue
+            return torch.randn(2, *shape)
+        return torch.randn(2, *size)
+
+    families = {module: min(timm.list_models(module=module), key=rank) for module in timm.list_modules() if timm.list_models(module=module)}
+    picked = [*((name, name) for name in MORE_TIMM if timm.is_model(name)), *families.items()]
+    for family, name in picked:
+        yield family, name, lambda n=name: timm.create_model(n, num_classes=10), example
+
+
+def transformers_models():
+    require_torchvision()
+    import transformers as hf
+
+    hf.logging.set_verbosity_error()
+    text = dict(vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+    grouped = dict(text, num_key_value_heads=2)
+    image = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8)
+    sequence = dict(vocab_size=99, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
+                    encoder_ffn_dim=64, decoder_ffn_dim=64)
+    stages = dict(hidden_sizes=[8, 16, 32, 32], depths=[1, 1, 1, 1])
+    ids, target = torch.randint(0, 99, (2, 12)), torch.randint(0, 99, (2, 7))
+    words, both = dict(input_ids=ids), dict(input_ids=ids, decoder_input_ids=target)
+    pixels, large = dict(pixel_values=torch.randn(2, 3, 32, 32)), dict(pixel_values=torch.randn(2, 3, 64, 64))
+    cases = {
+        "bert": (hf.BertForSequenceClassification, hf.BertConfig(**text), words),
+        "bert-mlm": (hf.BertForMaskedLM, hf.BertConfig(**text), words),
+        "roberta": (hf.RobertaForSequenceClassification, hf.RobertaConfig(**text), words),
+        "albert": (hf.AlbertForSequenceClassification, hf.AlbertConfig(**text, embedding_size=16), words),
+        "electra": (hf.ElectraForSequenceClassification, hf.ElectraConfig(**text, embedding_size=16), words),
+        "deberta-v2": (hf.DebertaV2ForSequenceClassification,
+                       hf.DebertaV2Config(**text, relative_attention=True, pos_att_type=["p2c", "c2p"]), words),
+        "distilbert": (hf.DistilBertForSequenceClassification,
+                       hf.DistilBertConfig(vocab_size=99, dim=32, n_layers=2, n_heads=4, hidden_dim=64), words),
+        "gpt2": (hf.GPT2LMHeadModel, hf.GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4), words),
+        "gpt-neox": (hf.GPTNeoXForCausalLM, hf.GPTNeoXConfig(**text), words),
+        "opt": (hf.OPTForCausalLM, hf.OPTConfig(vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64,
+                                                word_embed_proj_dim=32), words),
+        "llama-grouped-tied": (hf.LlamaForCausalLM, hf.LlamaConfig(**grouped, tie_word_embeddings=True), words),
+        "mistral": (hf.MistralForCausalLM, hf.MistralConfig(**grouped), words),
+        "qwen2": (hf.Qwen2ForCausalLM, hf.Qwen2Config(**grouped), words),
+        "gemma": (hf.GemmaForCausalLM, hf.GemmaConfig(**dict(grouped, num_key_value_heads=1), head_dim=8), words),
+        "t5": (hf.T5ForConditionalGeneration, hf.T5Config(vocab_size=99, d_model=32, num_layers=2, num_heads=4, d_ff=64, d_kv=8), both),
+        "bart": (hf.BartForConditionalGeneration, hf.BartConfig(**sequence), both),
+        "mamba": (hf.MambaForCausalLM, hf.MambaConfig(vocab_size=99, hidden_size=32, num_hidden_layers=2, state_size=4), words),
+        "vit": (hf.ViTForImageClassification, hf.ViTConfig(**image), pixels),
+        "swin": (hf.SwinForImageClassification,
+                 hf.SwinConfig(image_size=32, patch_size=2, embed_dim=8, depths=[2, 2], num_heads=[2, 2], window_size=4), pixels),
+        "convnext": (hf.ConvNextForImageClassification, hf.ConvNextConfig(**stages), large),
+        "resnet": (hf.ResNetForImageClassification, hf.ResNetConfig(embedding_size=8, **stages), large),
+        "clip": (hf.CLIPModel, hf.CLIPConfig(text_config=text, vision_config=image, projection_dim=16), {**words, **pixels}),
+    }  # fmt: skip
+    for name, (network, config, inputs) in cases.items():
+        yield name, name, lambda n=network, c=config: n(c), lambda m, i=inputs: i
+
+
+class Timeout(Exception):
+    pass
+
+
+def _expire(*_):
+    raise Timeout(f"not done in {SECONDS_EACH} CPU seconds")
+
+
+def measure(library, family, name, make, example) -> dict:
+    row = dict(library=library, family=family, model=name)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS_EACH)
+    try:
+        torch.manual_seed(0)
+        model = make()
+        row["parameters"] = sum(p.numel() for p in model.parameters())
+        if row["parameters"] > LARGEST and library == "timm":
+            return row | dict(status="skipped: too large for this sweep")
+        inputs = example(model)
+        start = time.process_time()
+        symmetry = PermutationSymmetry.of(model, inputs)
+        row |= dict(seconds=round(time.process_time() - start, 2), groups=len(symmetry.groups), coverage=round(symmetry.coverage(), 5))
+        return row | dict(relative_error=symmetry.verify(model, inputs), status="kept", notes=list(symmetry.notes))
+    except SymmetryError as error:
+        return row | dict(status="refused" if "coverage" not in row else "NOT KEPT", notes=[str(error)[:300]])
+    except Exception as error:
+        return row | dict(status="could not be checked", notes=[f"{type(error).__name__}: {str(error)[:200]}"])
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def main(wanted):
+    warnings.filterwarnings("ignore")
+    signal.signal(signal.SIGPROF, _expire)
+    libraries = dict(torchvision=torchvision_models, timm=timm_models, transformers=transformers_models)
+    environment = dict(torch=torch.__version__, python=platform.python_version(), threads=torch.get_num_threads())
+    rows = {(r["library"], r["model"]): r for r in json.loads(RESULTS.read_text())["rows"]} if RESULTS.exists() else {}
+    for library, cases in libraries.items():
+        for family, name, *case in cases():
+            if wanted and not {library, name} & set(wanted):
+                continue
+            row = rows[library, name] = measure(library, family, name, *case)
+            print(f"{library} {name}: {row['status']}, coverage {row.get('coverage')}, {row.get('seconds')} s", flush=True)
+            RESULTS.write_text(json.dumps(dict(environment=environment, rows=list(rows.values())), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
