@@ -6,12 +6,12 @@
 __all__ = ['BATCHNORM_MODES', 'CALIBRATION_BATCH', 'symmetry_for', 'check_inputs', 'interpolate', 'has_batchnorm',
            'own_statistics', 'recalibrate', 'foldable', 'Evaluator']
 
-# %% ../nbs/02c_interpolation.ipynb #30451e13
+# %% ../nbs/02c_interpolation.ipynb #075d76a0
 import contextlib
 import copy
 import os
 import warnings
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 
@@ -154,7 +154,7 @@ class _Folded:
             target.weight, target.bias = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
         return self.module
 
-# %% ../nbs/02c_interpolation.ipynb #32599e9b
+# %% ../nbs/02c_interpolation.ipynb #0464db62
 _STACK_FLOATS = 2**19  # activations of one layer that are evaluated at once: they should stay in the processor's cache
 _BATCH = 512  # examples of a convolutional network that are evaluated at once, on a CPU
 
@@ -178,8 +178,14 @@ def _example_bytes(module: nn.Module, x: Tensor) -> int:
     finally:
         for h in hooks: h.remove()
     return 16 * max(largest)
+def _in_place(chain: nn.Sequential) -> nn.Sequential:
+    "A copy whose activations overwrite the output of the linear layer before them."
+    layers = {name: copy.copy(layer) for name, layer in chain.named_children()}
+    for before, layer in zip(layers.values(), list(layers.values())[1:]):
+        if isinstance(layer, nn.ReLU) and isinstance(before, nn.Linear): layer.inplace = True
+    return nn.Sequential(OrderedDict(layers))
 
-# %% ../nbs/02c_interpolation.ipynb #b6e3114d
+# %% ../nbs/02c_interpolation.ipynb #4dcfb0eb
 class Evaluator:
     "Loss and accuracy of one network at many states."
 
@@ -196,6 +202,8 @@ class Evaluator:
         self.module, self.task, self.splits, self.batchnorm = _memory_format(module.to(task.device)).eval(), task, tuple(splits), lookup("BatchNorm mode", batchnorm, BATCHNORM_MODES)
         self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         self.chain = is_linear_chain(module) and task.train_x.is_floating_point()
+        self.last = next(reversed(self.module._modules), None) if self.chain and type(self.module[-1]) is nn.Linear else None
+        self.body = _in_place(self.module[:-1]) if self.last else None
         self.x, self.y = (torch.cat([task.split(s)[i] for s in self.splits]) for i in (0, 1))
         if self.x.ndim == 4 and self.x.is_floating_point(): self.x = self.x.contiguous(memory_format=torch.channels_last)
         sizes = [len(task.split(s)[1]) for s in self.splits]
@@ -265,7 +273,14 @@ class Evaluator:
 
     def _stacked(self, states) -> tuple[Tensor, Tensor]:
         n = len(next(iter(states.values())))
-        scored = [self._score(call_stacked(self.module, states, xs.expand(n, *xs.shape)), ys) for xs, ys in zip(self.x.split(self.batch), self.y.split(self.batch))]
+        scored = []
+        for xs, ys in zip(self.x.split(self.batch), self.y.split(self.batch)):
+            h = xs.expand(n, *xs.shape)
+            if self.body is None: scored.append(self._score(call_stacked(self.module, states, h), ys)); continue
+            # classes before examples: what is reduced over ten classes is vectorised over a thousand examples
+            h, w, bias = call_stacked(self.body, states, h), states[f"{self.last}.weight"], states.get(f"{self.last}.bias")
+            logits = (w @ h.mT if bias is None else torch.baddbmm(bias.unsqueeze(2), w, h.mT)).float()
+            scored.append((F.cross_entropy(logits, ys.expand(n, -1), reduction="none"), logits.mT.contiguous().argmax(-1) == ys))
         return tuple(torch.cat(z, 1) for z in zip(*scored))
 
     def _single(self, state, fresh: bool) -> tuple[Tensor, Tensor]:

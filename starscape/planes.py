@@ -6,7 +6,7 @@
 __all__ = ['DIRECTIONS', 'dot', 'combine', 'orthonormal', 'LossPlane', 'loss_planes', 'loss_plane', 'filter_normalised',
            'top_eigenvectors', 'directions_plane']
 
-# %% ../nbs/04a_planes.ipynb #20b68fb9
+# %% ../nbs/04a_planes.ipynb #56077fa2
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from .barriers import Lines, Matching
+from .barriers import Lines, Matching, _zoo
 from .data import SettingsError, Task, progress
 from .zoo import Zoo, digest_of
 
@@ -140,14 +140,14 @@ class _Grid:
         found = [self.known[self.place(i, j, n)] for j in range(n) for i in range(n)]
         return tuple(np.stack([f[z] for f in found], 1).reshape(-1, n, n) for z in (0, 1))
 
-# %% ../nbs/04a_planes.ipynb #b4936b25
+# %% ../nbs/04a_planes.ipynb #39b0fa36
 def loss_planes(
     zoo, names, task, resolution=25, margin=0.25, *, models=(), align=True, align_to=None, n_restarts=1, select="objective", splits=("train", "test"),
     batchnorm="cumulative", seed=0, memory_fraction=0.5, device=None, cached=True,
     report: Callable[[float], None] | None = None,  # called with the share done, in [0, 1]; what it raises ends the work
 ) -> Iterator[LossPlane]:
     "The plane of `loss_plane` on finer and finer grids; the last one is that of `loss_plane`. Coarse pictures need a resolution such as 17, 25, 33 or 49."
-    zoo, names = Zoo(zoo), tuple(names)
+    zoo, names = _zoo(zoo), tuple(names)
     if len(names) != 3 or len(set(names)) != 3: raise SettingsError(f"A plane goes through three different models, found {', '.join(map(str, names)) or 'none'}.")
     matching = Matching.of(align, to=align_to, n_restarts=n_restarts, select=select, seed=seed)
     others = [n for n in dict.fromkeys(models) if n not in names]
@@ -281,7 +281,7 @@ def top_eigenvectors(
         return {name: found[name].to(v.dtype).cpu() if name in found else torch.zeros_like(v, device="cpu") for name, v in own.items()}
     return values[order], [direction(i) for i in order]
 
-# %% ../nbs/04a_planes.ipynb #9f40b1c5
+# %% ../nbs/04a_planes.ipynb #3b3f0a36
 DIRECTIONS = ("random", "hessian")
 
 def directions_plane(
@@ -303,7 +303,7 @@ def directions_plane(
     "Loss and accuracy around one model: along two filter-normalised random directions, or the two in which the training loss curves most."
     if directions not in DIRECTIONS: raise SettingsError(f"directions is 'random' or 'hessian', found {directions!r}.")
     if not extent > 0: raise SettingsError(f"extent must be positive, found {extent}.")
-    zoo = Zoo(zoo)
+    zoo = _zoo(zoo)
     lines = Lines(zoo, [(name, name)], task, Matching(None), splits, batchnorm, memory_fraction, device, cached)
     module, state = zoo.network(name), zoo.state(name)
     if directions == "random":
