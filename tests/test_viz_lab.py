@@ -65,9 +65,14 @@ def test_two_views_and_a_reload_keep_the_state(page, lab):
         panel.get_by_role("radio", checked=True).first.press("ArrowRight")
     assert panel.get_by_role("radio", name="Accuracy").is_checked()
 
-    page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 4 }")
-    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-cell')")
-    page.wait_for_function("() => window.jupyterapp.shell.currentWidget.content.widgets[4].outputArea.node.innerText.includes('test accuracy 3')")
+    output = "() => window.jupyterapp.shell.currentWidget.content.widgets[4].outputArea.node.innerText"
+    for _ in range(20):  # what the browser set reaches the kernel in order, but not at once
+        page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 4 }")
+        page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-cell')")
+        if "test accuracy 3" in page.evaluate(output):
+            break
+        page.wait_for_timeout(500)
+    assert "test accuracy 3" in page.evaluate(output)
     page.evaluate(SAVE)
 
     page.reload()
@@ -84,7 +89,7 @@ def test_pairs_are_computed_on_demand_and_cancel_is_heard(page, lab):
     panel.get_by_text("No pair has been measured yet.").wait_for(timeout=20_000)
     panel.get_by_role("button", name="Compute 108 missing pairs").click()
     panel.locator(".main-svg").first.wait_for(timeout=30_000)  # the first results, while the rest is computed
-    assert panel.locator(".ss-status").inner_text().count(" left)") == 1
+    assert "of 108" in panel.locator(".ss-status").inner_text()
     panel.get_by_role("button", name="Cancel").click()
     panel.get_by_text("Cancelled; what was finished is kept.").wait_for(timeout=2_000)
     again = panel.get_by_role("button", name="missing pairs")
