@@ -220,7 +220,7 @@ class _Laid:
                 parts.setdefault(use.part, []).append(use.layout(views[use.block])[0])
             self.vectors.append({part: torch.cat(tensors) for part, tensors in parts.items()})
 
-# %% ../nbs/02a_matching.ipynb #8e2051d8
+# %% ../nbs/02a_matching.ipynb #505794b7
 class _Scores:
     "The score matrices of one pair of models under a changing permutation."
 
@@ -249,7 +249,7 @@ class _Scores:
                 return score
         moved = b if torch.equal(now, torch.arange(len(now))) else b.index_select(0, now.to(b.device))
         score = a.reshape(-1, n).T @ moved.reshape(-1, n)
-        if n <= a.shape[0] * a.shape[1]:  # never keep more than the block itself holds
+        if 2 * n <= a.shape[0] * a.shape[1]:  # keep what is small beside the block itself
             self.kept[u, i] = score, now
         return score
 

@@ -1,0 +1,66 @@
+"""Peak memory of weight matching, in units of the two models that are matched.
+
+`python benchmarks/matching_memory.py` runs each case in a process of its own and writes benchmarks/matching_memory.json:
+bytes of both models, the growth of the process's peak over what it held with both models in memory, and
+(models + growth) / models. The transformer is `layers` pre-norm blocks of width d with a 4 d feed-forward; the plan for
+one of a billion parameters follows from the same layout, whose terms all scale as d².
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from starscape.matching import match_weights
+from starscape.networks import build_network
+from starscape.symmetry import PermutationSymmetry
+
+CASES = {
+    "resnet18 width 64": lambda: (build_network("resnet18", width=64, input_shape=(3, 32, 32)), torch.randn(2, 3, 32, 32)),
+    "resnet18 width 256": lambda: (build_network("resnet18", width=256, input_shape=(3, 32, 32)), torch.randn(2, 3, 32, 32)),
+    "transformer d 512, 8 layers": lambda: (transformer(512, 8), torch.randn(2, 4, 16)),
+}
+
+
+def transformer(d, layers):
+    block = nn.TransformerEncoderLayer(d, 8, 4 * d, batch_first=True, norm_first=True)
+    body = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
+    return nn.Sequential(nn.Linear(16, d), body, nn.Linear(d, 10))
+
+
+def held() -> int:
+    "Bytes that the process holds now."
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure(name):
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model, x = CASES[name]()
+    symmetry = PermutationSymmetry.of(model, x)
+    a = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    b = {k: torch.randn_like(v) * 0.02 if v.is_floating_point() else v.clone() for k, v in a.items()}
+    del model
+    size, before = sum(v.nbytes for s in (a, b) for v in s.values()), held()
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    match_weights(symmetry, a, b, max_sweeps=1)
+    peak = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+    growth = max(0, peak * 1024 - before)
+    seconds = resource.getrusage(resource.RUSAGE_SELF)
+    return dict(case=name, parameters=size // 8, models_mb=round(size / 1e6, 1), growth_mb=round(growth / 1e6, 1),
+                times_the_models=round((size + growth) / size, 2), cpu_seconds=round(seconds.ru_utime + seconds.ru_stime, 1))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(measure(sys.argv[1])))
+    else:
+        run = lambda name: subprocess.run([sys.executable, __file__, name], check=True, capture_output=True, text=True).stdout
+        rows = [json.loads(run(name).splitlines()[-1]) for name in CASES]
+        Path(__file__).with_suffix(".json").write_text(json.dumps(dict(torch=torch.__version__, rows=rows), indent=1) + "\n")
+        print(json.dumps(rows, indent=1))
