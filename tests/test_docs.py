@@ -16,7 +16,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_docs"
-SOURCES = [*(ROOT / "nbs").rglob("*.ipynb"), *(ROOT / "docs").glob("*.py"), *(ROOT / "docs" / "_static").glob("*.*")]
+SOURCES = [
+    path
+    for folder, pattern in (("nbs", "**/*.ipynb"), ("docs", "*.py"), ("docs/_static", "*.*"), ("starscape", "*.py"), (".", "C*.md"))
+    for path in (ROOT / folder).glob(pattern)
+]
 
 
 class Links(HTMLParser):
