@@ -2,8 +2,8 @@
 
 Needs Chromium and the dev extra. In exported files, with the network off: key to paint (60 curves of 101 points, a
 plane of 101 x 101), a burst of 40 keys, size and time to interactive for a zoo of 20 models, and a zoo of 500 models
-with 5,000 pairs. A key is timed from its event to the end of the second frame after it, which is an upper bound for
-when its effect is seen. In JupyterLab: from the end of the cell to the first drawn figure.
+with 5,000 pairs. A key is timed from its event to the start of the frame after the one that drew its effect (the strip of
+barriers follows one frame later); `work_per_key` is the page's own processor time for all of it. In JupyterLab: from the end of the cell to the first drawn figure.
 """
 
 import json
@@ -31,7 +31,7 @@ from starscape.viz import BarrierExplorer, LossPlaneExplorer, write_report  # no
 KEY_TO_PAINT = """element => new Promise(done => {
     element.addEventListener('keydown', () => {
         const start = performance.now();
-        requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => done(performance.now() - start))));
+        requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - start)));
     }, {once: true});
 })"""
 SETTLE = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
@@ -82,7 +82,7 @@ def opened(browser, path):
 
 
 def key_to_paint(page, keys, repeats=15):
-    """Of `repeats` presses of each key: milliseconds from the key to the end of the second frame, and milliseconds of
+    """Of `repeats` presses of each key: milliseconds from the key until its effect was drawn, and milliseconds of
     the page's own work in that time, which do not depend on how busy the machine is."""
     clock = page.context.new_cdp_session(page)
     clock.send("Performance.enable", {"timeDomain": "threadTicks"})

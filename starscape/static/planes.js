@@ -210,7 +210,7 @@ function renderPlane(model, root, plotly) {
     const colorbar = { title: { text: axisTitle(), side: "right", font: { size: 12 } }, thickness: 14, outlinewidth: 0, ticks: "outside", ticklen: 4, len: 1, ...scale.ticks };
     const common = { x: xs, y: ys, z: shown, colorscale: "Viridis", zmin: scale.low, zmax: scale.high, hoverinfo: "skip", colorbar };
     const field = contours
-      ? { ...common, type: "contour", autocontour: false, line: { width: 1, color: "#ffffffb0" }, contours: { coloring: "heatmap", start: scale.low, end: scale.high, size: (scale.high - scale.low) / 14 } }
+      ? { ...common, type: "contour", autocontour: false, line: { width: 1, color: "#ffffffb0", smoothing: xs.length > 40 ? 0 : 1 }, contours: { coloring: "heatmap", start: scale.low, end: scale.high, size: (scale.high - scale.low) / 12 } }
       : { ...common, type: "heatmap", zsmooth: "fast" };
     const marks = places(), triangle = [...corners, corners[0]];
     const dot = { x: marks.map(p => p.x), y: marks.map(p => p.y), type: "scatter", mode: "markers", hoverinfo: "skip",
