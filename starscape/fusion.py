@@ -105,7 +105,7 @@ def repair(
         if f"{name}.bias" in merged: merged[f"{name}.bias"] = (merged[f"{name}.bias"] - own_mean) * scale + mean
     return merged
 
-# %% ../nbs/05a_fusion.ipynb #b058008d
+# %% ../nbs/05a_fusion.ipynb #d936f137
 class _Fusion:
     "One zoo, one task, one skeleton; what a state, or several, come to on the test split."
 
@@ -130,7 +130,7 @@ class _Fusion:
     def together(self, states: Sequence[State]) -> dict:
         "Accuracy and loss of the mean prediction."
         x, y = self.task.split("test")
-        members = member_probabilities(EnsemblePosterior(states), self.module, self.task, x, torch.Generator().manual_seed(0))
+        members = member_probabilities(EnsemblePosterior(states), len(states), self.module, self.task, x, torch.Generator().manual_seed(0))
         examples = outcomes(next(running_averages(members, [len(states)]))[1], y.cpu().numpy())
         return dict(loss=float(examples["nll"].mean()), accuracy=float(examples["correct"].mean()))
 

@@ -8,8 +8,10 @@ __all__ = ['State', 'POSTERIORS', 'METRICS', 'OOD_METRICS', 'Posterior', 'StarPo
            'member_probabilities', 'running_averages', 'inputs_like', 'bma', 'predictive', 'paired_bootstrap',
            'compare']
 
-# %% ../nbs/05_uncertainty.ipynb #ad32f107
+# %% ../nbs/05_uncertainty.ipynb #8b5396cd
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from .barriers import alignment
 from .data import DataError, SettingsError, Task, ZooError, best_device, lookup, progress
 from .interpolation import BATCHNORM_MODES, check_inputs, interpolate, recalibrate, symmetry_for
-from .networks import Network
+from .networks import Network, call_stacked, is_linear_chain, stack
 from .star_training import _common_network, draw_t
 from .training import _memory_format, generator_for
 from .zoo import Zoo, check_state
@@ -196,10 +198,13 @@ def scores(
                 ece=ece(confidence, correct), ece_adaptive=ece(confidence, correct, adaptive=True),
                 auroc_max_prob=auroc(confidence, correct), auroc_entropy=auroc(examples["neg_entropy"], correct), aurc=aurc(confidence, correct))
 
-# %% ../nbs/05_uncertainty.ipynb #703f9ddd
+# %% ../nbs/05_uncertainty.ipynb #ab9c0072
+_STACK_FLOATS = 2**18  # chains of linear layers are called several at once, as long as their weights are fewer than this
+
 @torch.no_grad()
 def member_probabilities(
     posterior: Posterior,
+    n: int,  # models to draw
     module: nn.Module,  # the skeleton, on the task's device; its weights are overwritten
     task: Task,  # gives the training split for BatchNorm statistics
     x: Tensor,  # inputs, (examples, *input_shape)
@@ -208,32 +213,46 @@ def member_probabilities(
     batchnorm: str = "cumulative",  # how draws that are no trained models are recalibrated: see `recalibrate`
     batch_size: int = 2000,
 ) -> Iterator[np.ndarray]:
-    "Softmax outputs (examples, classes), in float64, of one drawn model after another, without end."
+    "Softmax outputs (examples, classes), in float64, of one drawn model after another."
     module.eval()
-    on = [m for m in _dropouts(module) if posterior.dropout]
-    devices = [x.device] if x.device.type == "cuda" else []
-    for state in posterior.draws(generator):
-        module.load_state_dict(state)
-        if posterior.mixes: recalibrate(module, task, batchnorm)
-        with torch.random.fork_rng(devices=devices, enabled=bool(on)):
-            if on: torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            for m in on: m.train()
-            p = torch.cat([module(xs).double().softmax(-1).cpu() for xs in x.split(batch_size)])
-        for m in on: m.eval()
+    stacked = is_linear_chain(module) and x.is_floating_point()
+    size = min(8, _STACK_FLOATS // sum(p.numel() for p in module.parameters())) if stacked else 1
+    draws = posterior.draws(generator)
+    for first in range(0, n, max(1, size)):
+        states = list(islice(draws, min(max(1, size), n - first)))
+        if len(states) > 1: predict = partial(_called_together, module, stack(states))
+        else:
+            module.load_state_dict(states[0])
+            if posterior.mixes: recalibrate(module, task, batchnorm)
+            predict = partial(_with_dropout, module, generator=generator) if posterior.dropout else module
+        p = torch.cat([predict(xs).double().softmax(-1).cpu() for xs in x.split(batch_size)], -2)
         if not p.isfinite().all(): raise DataError(f"A model drawn from the {posterior.name} posterior predicts NaN; its states do not mix.")
-        yield p.numpy()
+        del states, predict  # before the next are drawn
+        yield from p.view(-1, *p.shape[-2:]).numpy()
+
+def _called_together(module: nn.Module, states: dict[str, Tensor], xs: Tensor) -> Tensor:
+    return call_stacked(module, states, xs.expand(len(next(iter(states.values()))), *xs.shape))
+
+def _with_dropout(module: nn.Module, xs: Tensor, generator: torch.Generator) -> Tensor:
+    "Call a module with its dropout on, without touching the global random state."
+    layers = _dropouts(module)
+    with torch.random.fork_rng(devices=[xs.device] if xs.device.type == "cuda" else []):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        for m in layers: m.train()
+        try: return module(xs)
+        finally:
+            for m in layers: m.eval()
 
 def running_averages(
     members: Iterable[np.ndarray],  # (examples, classes) each
     n_samples: Iterable[int],  # the numbers of samples that are wanted
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     "For each wanted S in rising order: S, mean probabilities of the first S members, mean of their entropies."
-    wanted = sorted(set(n_samples))
+    wanted = set(n_samples)
     total = own = 0.0
     for s, p in enumerate(members, start=1):
         total, own = total + p, own + _entropy(p)
         if s in wanted: yield s, total / s, own / s
-        if s >= wanted[-1]: return
 
 # %% ../nbs/05_uncertainty.ipynb #55a86fdc
 def inputs_like(
@@ -297,7 +316,7 @@ def bma(
             frames.append(pd.DataFrame(found).assign(posterior=one.name))
     return pd.concat(frames, ignore_index=True)[["posterior", "n_samples", "repeat", *METRICS, *(OOD_METRICS if ood else [])]]
 
-# %% ../nbs/05_uncertainty.ipynb #4e21d40c
+# %% ../nbs/05_uncertainty.ipynb #92160120
 class _Work:
     "What the draws of several posteriors share: the network, the inputs, the labels."
 
@@ -314,13 +333,13 @@ class _Work:
         x, y = self.task.split(split)
         self.labels, self.x = y.cpu().numpy(), x if ood is None else torch.cat([x, inputs_like(ood.to(device), self.task)])
 
-    def members(self, posterior: Posterior, repeat: int) -> Iterator[np.ndarray]:
-        return member_probabilities(posterior, self.module, self.task, self.x, generator_for(self.seed, "bma", repeat), batchnorm=self.batchnorm)
+    def members(self, posterior: Posterior, n: int, repeat: int) -> Iterator[np.ndarray]:
+        return member_probabilities(posterior, n, self.module, self.task, self.x, generator_for(self.seed, "bma", repeat), batchnorm=self.batchnorm)
 
     def curve(self, posterior: Posterior, counts: list[int], repeat: int, report) -> Iterator[dict]:
         "Scores for each number of samples."
         def told():
-            for p in self.members(posterior, repeat): yield p; report(1)
+            for p in self.members(posterior, counts[-1], repeat): yield p; report(1)
         n = len(self.labels)
         for s, p, own in running_averages(told(), counts):
             examples = outcomes(p[:n], self.labels)
@@ -331,7 +350,7 @@ class _Work:
                 row |= {f"ood_auroc_{k}": auroc(v, inside) for k, v in (("max_prob", p.max(1)), ("entropy", -total), ("epistemic", own - total))}
             yield dict(n_samples=s, repeat=repeat) | row
 
-# %% ../nbs/05_uncertainty.ipynb #10430758
+# %% ../nbs/05_uncertainty.ipynb #30a39f94
 def predictive(
     zoo: "Zoo | str | Path",
     task: Task,
@@ -348,9 +367,9 @@ def predictive(
     "Mean softmax output of models drawn from a posterior, (examples, classes), in float64: what repeat 0 of `bma` scores."
     if n_samples < 1: raise SettingsError(f"At least one sample is needed, found {n_samples}.")
     work = _Work(zoo, task, posterior, star, sources, None, split, batchnorm, seed, device)
-    return next(running_averages(work.members(work.posteriors[0], 0), [n_samples]))[1]
+    return next(running_averages(work.members(work.posteriors[0], n_samples, 0), [n_samples]))[1]
 
-# %% ../nbs/05_uncertainty.ipynb #03a049a0
+# %% ../nbs/05_uncertainty.ipynb #f9ec89ab
 def paired_bootstrap(
     first: Sequence[Mapping[str, np.ndarray]],  # from `outcomes`, one for each repeat
     second: Sequence[Mapping[str, np.ndarray]],  # of the same examples
@@ -393,5 +412,5 @@ def compare(
     "`paired_bootstrap` of two posteriors at S samples, scored on the same test examples."
     if min(n_samples, repeats) < 1: raise SettingsError(f"At least one sample and one repeat are needed, found {n_samples} and {repeats}.")
     work = _Work(zoo, task, [first, second], star, sources, None, split, batchnorm, seed, device)
-    drawn = [[outcomes(next(running_averages(work.members(p, r), [n_samples]))[1], work.labels) for r in range(repeats)] for p in work.posteriors]
+    drawn = [[outcomes(next(running_averages(work.members(p, n_samples, r), [n_samples]))[1], work.labels) for r in range(repeats)] for p in work.posteriors]
     return paired_bootstrap(*drawn, resamples=resamples, level=level, seed=seed)
