@@ -411,7 +411,7 @@ def _search(scan: _Scan, ts, ends, evaluate, references: Mapping[int, tuple], z:
         widen = max(widen, 1.25 * float(max(over)) if max(over) > widen else 0.0)  # more was found than the margins allowed for
         refer(i)
 
-# %% ../nbs/04_barriers.ipynb #c735ed72
+# %% ../nbs/04_barriers.ipynb #fa21df75
 def adaptive_barriers(
     zoo: "Zoo | str | Path",
     pairs,  # as in `sweep`
@@ -436,7 +436,7 @@ def adaptive_barriers(
     """Barriers like those of `barriers(sweep(…))` from a fraction of the evaluations.
 
     The columns of `barriers`, and: `missed`, by how much the loss barrier on this grid may at most be higher (a confidence
-    bound of `z` standard errors), and `evaluations`, how many positions were evaluated on all data. The loss barrier is
+    bound of `z` standard errors, twice that with BatchNorm), and `evaluations`, how many positions were evaluated on all data. The loss barrier is
     always a measured rise, never an estimate. Accuracy barrier, highest loss and lowest accuracy are those of the
     evaluated positions."""
     zoo, ts = _zoo(zoo), t_grid(points)
@@ -445,13 +445,15 @@ def adaptive_barriers(
     if sample is not None and sample < 2: raise SettingsError(f"A spread needs two examples: sample is at least 2, found {sample}.")
     if not pairs: return pd.DataFrame(columns=[*BARRIER_COLUMNS, "missed", "evaluations"])
     lines, rows, small = Lines(zoo, pairs, task, matching, splits, batchnorm, memory_fraction, device, cached), [], None
+    # standard errors, and share of the difference itself, in a margin: a scan with BatchNorm statistics of its own is biased
+    margins = (z, 0.0) if lines.batchnorm in ("none", "keep") else (2 * z, 0.5)
     m = sample or (64 if lines.batchnorm == "none" else 96)
     for first, second in progress(pairs, desc="searching barriers", unit="pair"):
-        key = lines.key(first, second, ts=ts.tolist(), sample=m, tolerance=tolerance, floor=floor, z=z, sampled=seed)
+        key = lines.key(first, second, ts=ts.tolist(), sample=m, tolerance=tolerance, floor=floor, margins=margins, sampled=seed)
         found = zoo.cache_get("adaptive", key) if cached else None
         if found is None:
             small = small or _sampled(lines, m, seed)
-            known, missed = _adaptive(lines, small, first, second, ts, z, tolerance, floor)
+            known, missed = _adaptive(lines, small, first, second, ts, margins, tolerance, floor)
             at = sorted(known)
             loss, accuracy = (torch.tensor(np.stack([known[i][j] for i in at], 1)) for j in (0, 1))
             found = dict(at=torch.tensor(at), loss=loss, accuracy=accuracy, missed=torch.as_tensor(missed))
@@ -472,7 +474,7 @@ def _sampled(lines: Lines, m: int, seed: int) -> Evaluator:
         drawn |= {f"{split}_x": x[rows], f"{split}_y": y[rows]}
     return Evaluator(lines.module, replace(task, **drawn), lines.splits, batchnorm=lines.evaluator.batchnorm, memory_fraction=lines.memory_fraction)
 
-def _adaptive(lines: Lines, small: Evaluator, first: str, second: str, ts: Tensor, z, tolerance, floor) -> tuple[dict, np.ndarray]:
+def _adaptive(lines: Lines, small: Evaluator, first: str, second: str, ts: Tensor, margins, tolerance, floor) -> tuple[dict, np.ndarray]:
     a, b = lines.states(first, second)
     ends = [tuple(v.numpy() for v in lines.own(name, state)) for name, state in ((first, a), (second, b))]
     at = lambda t: interpolate(a, b, t if t.ndim else float(t))
@@ -485,4 +487,4 @@ def _adaptive(lines: Lines, small: Evaluator, first: str, second: str, ts: Tenso
     else:  # the ends have statistics of their own, which say nothing of those in between: begin where the scan is highest
         middle = 1 + int(scan.nats[0][1:-1].mean(1).argmax()) if len(ts) > 2 else 0
         references = {middle: evaluate(middle) if middle else ends[0]}
-    return _search(scan, ts.numpy(), ends, evaluate, references, z, 0.25 if fresh else 0.0, tolerance, floor)
+    return _search(scan, ts.numpy(), ends, evaluate, references, *margins, tolerance, floor)
