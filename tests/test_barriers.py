@@ -1,0 +1,327 @@
+"Sweeps and barriers against loops that could not be plainer, on random networks, under faults, and from the cache."
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from starscape.barriers import adaptive_barriers, alignment, barriers, differences, pairs_of, summarise, sweep
+from starscape.data import DataError, SettingsError, UnknownName, load_task
+from starscape.interpolation import Evaluator, foldable, interpolate, recalibrate, symmetry_for
+from starscape.matching import match_weights
+from starscape.networks import Network
+from starscape.training import Recipe, train_population
+from starscape.zoo import Zoo
+
+DIGITS = load_task("digits").subset(300, 120)
+NETWORKS = [
+    Network("mlp", width=12, depth=2),
+    Network("mlp", width=12, depth=2, batchnorm=True),
+    Network("resnet", width=4),
+    Network("vgg11", width=4),
+    Network("densenet", blocks=(2, 2), growth=4),
+    Network("wide_resnet", depth=10),
+]
+
+
+@pytest.fixture(scope="module")
+def mlps(tmp_path_factory):
+    return train_population(DIGITS, Network("mlp", width=12, depth=2), Recipe(epochs=15), tmp_path_factory.mktemp("mlps"), n_sources=3, n_heldout=2)
+
+
+@pytest.fixture(scope="module")
+def resnets(tmp_path_factory):
+    return train_population(DIGITS, Network("resnet", width=4), Recipe(epochs=8), tmp_path_factory.mktemp("resnets"), n_sources=2, n_heldout=1)
+
+
+def own_statistics(model, x):
+    "Set BatchNorm statistics to mean and variance of what each layer is given when all layers before it have theirs."
+    def at_layer(m, args, y):
+        dims = [d for d in range(args[0].ndim) if d != 1]
+        m.running_mean.copy_(args[0].mean(dims))
+        m.running_var.copy_(args[0].var(dims))
+        return F.batch_norm(args[0], m.running_mean, m.running_var, m.weight, m.bias, False, 0.0, m.eps)
+
+    hooks = [m.register_forward_hook(at_layer) for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    with torch.no_grad():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+
+
+def plain_line(network, a, b, task, ts, splits=("train", "test")):
+    "Losses (splits, T) in the plainest way."
+    rows = []
+    for t in ts:
+        model = network.build().eval()
+        model.load_state_dict({k: (1 - t) * a[k] + t * b[k] if a[k].is_floating_point() else a[k] for k in a})
+        if 0 < t < 1:
+            own_statistics(model, task.train_x)
+        with torch.no_grad():
+            rows.append([F.cross_entropy(model(x).double(), y).item() for x, y in map(task.split, splits)])
+    return np.array(rows).T
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: f"{n.name}-{'bn' if n.settings.get('batchnorm') else ''}")
+def test_every_way_of_evaluating_agrees_with_a_plain_loop(network):
+    network, ts = Network.of(network, DIGITS), [0.0, 0.25, 0.7, 1.0]
+    a, b = ({k: v.clone() for k, v in network.build(seed=s).state_dict().items()} for s in (0, 1))
+    wanted = plain_line(network, a, b, DIGITS, ts)
+    at, positions, fresh = lambda t: interpolate(a, b, t if t.ndim else float(t)), torch.tensor(ts), [0 < t < 1 for t in ts]
+    for batch, stack, one_pass in ((512, 4, True), (37, 1, True), (100, 2, False)):
+        evaluator = Evaluator(network.build(), DIGITS)
+        evaluator.batch, evaluator.stack = batch, stack if evaluator.chain else 1
+        if not one_pass:
+            evaluator.train_rows = None
+        np.testing.assert_allclose(evaluator.measure(at, positions, fresh)[0], wanted, rtol=1e-5)
+    only_test = Evaluator(network.build(), DIGITS, ("test",)).measure(at, positions, fresh)[0]
+    swapped = Evaluator(network.build(), DIGITS, ("test", "train")).measure(at, positions, fresh)[0]
+    np.testing.assert_allclose(only_test, wanted[1:], rtol=1e-5)
+    np.testing.assert_allclose(swapped, wanted[::-1], rtol=1e-5)
+
+
+def test_both_splits_of_a_sweep_are_what_a_loop_finds(resnets):
+    network = resnets.network_of("source-000")
+    frame = sweep(resnets, [("source-000", "heldout-000")], DIGITS, points=5, align=False)
+    found = frame.pivot(index="split", columns="t", values="loss").loc[["train", "test"]]
+    wanted = plain_line(network, resnets.state("source-000"), resnets.state("heldout-000"), DIGITS, np.linspace(0, 1, 5))
+    np.testing.assert_allclose(found, wanted, rtol=2e-5)
+
+
+def test_momentum_mode_is_a_pass_in_training_mode(resnets):
+    a, b = resnets.state("source-000"), resnets.state("source-001")
+    frame = sweep(resnets, [("source-000", "source-001")], DIGITS, points=3, align=False, batchnorm="momentum", splits=("test",))
+    assert set(frame.batchnorm) == {"momentum"}
+    model = resnets.network("source-000")
+    model.load_state_dict(interpolate(a, b, 0.5))
+    model.train()
+    with torch.no_grad():
+        for x in DIGITS.train_x.split(128):
+            model(x)
+        loss = F.cross_entropy(model.eval()(DIGITS.test_x), DIGITS.test_y).item()
+    np.testing.assert_allclose(frame.loss[1], loss, rtol=1e-5)
+
+
+def test_a_layer_used_twice_is_measured_right():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.norm, self.b = nn.Linear(64, 64), nn.BatchNorm1d(64), nn.Linear(64, 10)
+
+        def forward(self, x):
+            return self.b(self.norm(F.relu(self.norm(self.a(x.flatten(1))))))
+
+    torch.manual_seed(0)
+    model = Twice().eval()
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    plain = recalibrate(copy.deepcopy(model), DIGITS)
+    with torch.no_grad():
+        wanted = [F.cross_entropy(plain(x), y).item() for x, y in map(DIGITS.split, ("train", "test"))]
+    loss, _ = Evaluator(model, DIGITS).measure(lambda t: state, torch.zeros(1), [True])
+    np.testing.assert_allclose(loss[:, 0], wanted, rtol=1e-5)
+
+
+def test_only_what_feeds_one_norm_is_folded():
+    class Branch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.other, self.norm2 = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.norm2(self.other(self.norm(y) + y))  # `conv` is also used as it is
+
+    assert foldable(Branch()) == [("other", "norm2")]
+
+
+class Hungry(nn.Module):
+    "Runs out of memory on more than `limit` examples."
+    limit = 40
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+
+    def forward(self, x):
+        if len(x) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self.body(x)
+
+
+def test_running_out_of_memory_makes_the_pieces_smaller():
+    torch.manual_seed(0)
+    model = Hungry().eval()
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    with torch.no_grad():
+        wanted = F.cross_entropy(torch.cat([model(x) for x in DIGITS.test_x.split(40)]), DIGITS.test_y).item()
+    evaluator = Evaluator(model, DIGITS, ("test",), batchnorm="keep")
+    np.testing.assert_allclose(evaluator.measure(lambda t: state, torch.zeros(1), [True])[0], wanted, rtol=1e-5)
+    assert evaluator.batch <= 40 and evaluator.exact
+    shrinking = Evaluator(model, DIGITS)
+    with pytest.warns(UserWarning, match="Memory is short"):
+        loss, _ = shrinking.measure(lambda t: state, torch.zeros(1), [True])
+    assert loss.isfinite().all() and not shrinking.exact  # statistics of smaller batches: not what the cache would promise
+    Hungry.limit = 0
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            evaluator.measure(lambda t: state, torch.zeros(1), [False])
+    finally:
+        Hungry.limit = 40
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory():
+    broken = Evaluator(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), DIGITS)
+    with pytest.raises(RuntimeError, match="Expected size"):
+        broken.measure(lambda t: {"1.weight": torch.zeros(1, 10, 63), "1.bias": torch.zeros(1, 10)}, torch.zeros(1), [False])
+
+
+def test_a_small_share_of_memory_gives_the_same_numbers(mlps, monkeypatch):
+    monkeypatch.setattr("starscape.interpolation._free_memory", lambda device: 100_000)
+    settings = dict(points=4, cached=False)
+    scarce = sweep(mlps, "source-heldout", DIGITS, memory_fraction=0.1, **settings)
+    monkeypatch.undo()
+    np.testing.assert_allclose(scarce.loss, sweep(mlps, "source-heldout", DIGITS, **settings).loss, rtol=1e-5)
+
+
+def test_matchings(mlps):
+    pair, network = [("source-000", "heldout-000")], mlps.network_of("source-000")
+    symmetry, a, b = symmetry_for(network, DIGITS), mlps.state("source-000"), mlps.state("heldout-000")
+    middle = lambda **s: float(sweep(mlps, pair, DIGITS, points=3, **s).query("split == 'train' and t == 0.5").loss.iloc[0])
+    assert middle() == middle(align="weights") == middle(align=lambda s, x, y: match_weights(s, x, y, seed=0))
+    assert middle(align=lambda s, x, y: s.identity()) == middle(align=False)
+    assert middle(n_restarts=8, select="midpoint") <= middle() + 1e-6  # the first search is the one that is made alone
+    named = sweep(mlps, pair, DIGITS, points=3, align="activations")
+    assert set(named.matching) == {"activations"} and named.aligned.all()
+    p = alignment(mlps, "source-000", "heldout-000", DIGITS)
+    wanted = plain_line(network, a, symmetry.apply(p, b), DIGITS, [0.5])[0, 0]
+    np.testing.assert_allclose(middle(), wanted, rtol=1e-5)
+
+
+def test_both_models_aligned_to_a_third(mlps):
+    network = mlps.network_of("source-000")
+    symmetry, to = symmetry_for(network, DIGITS), mlps.state("source-001")
+    a, b = (symmetry.apply(match_weights(symmetry, to, s, seed=0), s) for s in map(mlps.state, ("source-000", "heldout-000")))
+    frame = sweep(mlps, [("source-000", "heldout-000")], DIGITS, points=3, align_to="source-001")
+    np.testing.assert_allclose(frame.query("split == 'train'").loss, plain_line(network, a, b, DIGITS, [0, 0.5, 1])[0], rtol=1e-5)
+    assert set(frame.matching) == {"weights, to source-001"}
+    with pytest.raises(UnknownName):
+        sweep(mlps, [("source-000", "heldout-000")], DIGITS, align_to="nobody")
+    with pytest.raises(SettingsError, match="align_to"):
+        sweep(mlps, [("source-000", "heldout-000")], DIGITS, align=False, align_to="source-001")
+
+
+def test_products_of_roles(mlps):
+    assert pairs_of(mlps, "source-source") == [("source-000", "source-001"), ("source-000", "source-002"), ("source-001", "source-002")]
+    assert len(pairs_of(mlps, "regular-regular")) == len(pairs_of(mlps, "source-heldout")) == 6
+    assert pairs_of(mlps, "star-star") == []
+    with pytest.raises(UnknownName, match="star-source, star-heldout"):
+        pairs_of(mlps, "star-sauce")
+
+
+@pytest.mark.parametrize("wrong", [dict(n_restarts=0), dict(align="activations", n_restarts=2), dict(points=1), dict(memory_fraction=0)])
+def test_settings_out_of_range(mlps, wrong):
+    with pytest.raises(SettingsError):
+        sweep(mlps, [("source-000", "source-001")], DIGITS, cached=False, **wrong)
+
+
+@pytest.mark.parametrize("wrong", [dict(align="wieghts"), dict(select="middle"), dict(batchnorm="cumulativ"), dict(splits=("validation",))])
+def test_unknown_names(mlps, wrong):
+    with pytest.raises(UnknownName):
+        sweep(mlps, [("source-000", "source-001")], DIGITS, **wrong)
+
+
+def test_the_cache_holds_what_was_measured_and_knows_settings_apart(mlps):
+    pairs, key = [("source-000", "heldout-001")], dict(points=4)
+    first = sweep(mlps, pairs, DIGITS, **key)
+    pd.testing.assert_frame_equal(first, sweep(Zoo(mlps.path), pairs, DIGITS, **key))
+    variants = [dict(align=False), dict(n_restarts=3), dict(align_to="source-002"), dict(seed=1), dict(align="activations")]
+    frames = [sweep(mlps, pairs, DIGITS, **key, **v) for v in variants]
+    for v, frame in zip(variants, frames):
+        pd.testing.assert_frame_equal(frame, sweep(mlps, pairs, DIGITS, **key, **v, cached=False), rtol=1e-6)
+    other = sweep(mlps, pairs, replace(DIGITS, test_x=DIGITS.test_x + 1), **key)
+    assert not np.allclose(other.loss, first.loss)
+    assert list(first.columns[:3]) == ["first", "second", "pair"] and len(first) == 8
+
+
+ADAPTIVE = dict(points=201, cached=False)
+
+
+@pytest.mark.parametrize("align", [True, False])
+@pytest.mark.parametrize("zoo", ["mlps", "resnets"])
+def test_adaptive_barriers_keep_their_promise(zoo, align, request):
+    "On a fine grid, for high barriers (raw) and lower ones (aligned): what was missed is within the bound that was told."
+    zoo, pairs = request.getfixturevalue(zoo), [("source-000", "heldout-000"), ("source-001", "heldout-000")]
+    full = barriers(sweep(zoo, pairs, DIGITS, align=align, **ADAPTIVE))
+    found = barriers(zoo, pairs, DIGITS, adaptive=True, align=align, sample=100, **ADAPTIVE)
+    both = full.merge(found, on=["first", "second", "split"], suffixes=("", "_found"))
+    missed = both.loss_barrier - both.loss_barrier_found
+    assert len(both) == 4 and (missed > -1e-5).all()
+    assert (missed <= both.missed + 1e-5).all()
+    assert (both.missed <= np.maximum(0.002, 0.05 * both.loss_barrier_found) + 1e-9).all()
+    assert (found.evaluations < 60).all()
+    for column in ("first_loss", "second_loss"):
+        np.testing.assert_allclose(both[column], both[f"{column}_found"], rtol=1e-5)
+
+
+def test_adaptive_barriers_that_are_tiny(mlps):
+    "From a model to one a small step away: the barrier is less than a thousandth of a nat."
+    near = {k: v + 0.02 * v.std() * torch.randn(v.shape, generator=torch.Generator().manual_seed(1)) for k, v in mlps.state("source-000").items()}
+    mlps.add("near", near, network=mlps.network_of("source-000"), overwrite=True)
+    pairs = [("source-000", "near")]
+    full = barriers(sweep(mlps, pairs, DIGITS, align=False, **ADAPTIVE))
+    found = adaptive_barriers(mlps, pairs, DIGITS, align=False, floor=1e-4, **ADAPTIVE)
+    mlps.remove("near")
+    assert full.loss_barrier.max() < 1e-3
+    assert (full.loss_barrier - found.loss_barrier <= found.missed + 1e-6).all() and (found.missed <= 1.1e-4).all()
+
+
+def test_adaptive_answers_come_back_from_the_cache(mlps):
+    settings = dict(points=11)
+    first = adaptive_barriers(mlps, "source-heldout", DIGITS, **settings)
+    pd.testing.assert_frame_equal(first, adaptive_barriers(mlps, "source-heldout", DIGITS, **settings))
+    with pytest.raises(SettingsError, match="give the zoo"):
+        barriers(sweep(mlps, "source-heldout", DIGITS, points=3), adaptive=True)
+    with pytest.raises(SettingsError, match="which and on what"):
+        barriers(mlps, adaptive=True)
+
+
+@given(st.lists(st.floats(0, 5), min_size=2, max_size=30), st.lists(st.floats(0, 1), min_size=30, max_size=30))
+def test_a_barrier_is_the_largest_rise_above_the_chord(losses, accuracies):
+    n, t = len(losses), np.linspace(0, 1, len(losses))
+    frame = pd.DataFrame(dict(first="a", second="b", pair="x", aligned=True, split="train", t=t, loss=losses, accuracy=accuracies[:n]))
+    found = barriers(frame.sample(frac=1, random_state=0)).iloc[0]
+    wanted = max(losses[i] - ((1 - t[i]) * losses[0] + t[i] * losses[-1]) for i in range(n))
+    drop = max((1 - t[i]) * accuracies[0] + t[i] * accuracies[n - 1] - accuracies[i] for i in range(n))
+    np.testing.assert_allclose([found.loss_barrier, found.accuracy_barrier, found.highest_loss], [wanted, drop, max(losses)], atol=1e-12)
+
+
+def test_lines_that_differ_only_in_matching_are_kept_apart(mlps):
+    pairs = [("source-000", "heldout-000")]
+    both = pd.concat([sweep(mlps, pairs, DIGITS, points=3), sweep(mlps, pairs, DIGITS, points=3, align="activations")])
+    assert len(barriers(both)) == 4
+    with pytest.raises(DataError, match="lacks an end"):
+        barriers(both[both.t < 1])
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10**6))
+def test_the_interval_of_a_difference_holds_it(seed):
+    rng = np.random.default_rng(seed)
+    rows = [dict(second=f"{pair}{i}", pair=pair, aligned=True, split="test", loss_barrier=mean + rng.normal(0, 0.1))
+            for pair, mean in (("regular-regular", 1.0), ("star-heldout", 0.2)) for i in range(12)]
+    found = differences(pd.DataFrame(rows)).iloc[0]
+    assert (found.higher, found.lower) == ("regular-regular", "star-heldout")
+    assert found.low < found.difference < found.high and found.low > 0.5
+    assert found.high - found.low < 0.4
+    pd.testing.assert_frame_equal(differences(pd.DataFrame(rows)), differences(pd.DataFrame(rows)))
+
+
+def test_summary_counts_pairs(mlps):
+    table = summarise(barriers(sweep(mlps, "source-heldout", DIGITS, points=3)))
+    assert set(table.n) == {6} and {"loss_barrier_mean", "loss_barrier_std", "highest_loss_mean"} <= set(table.columns)

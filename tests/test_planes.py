@@ -1,0 +1,86 @@
+"Loss planes against direct evaluation, with BatchNorm, and from the cache."
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from starscape.data import SettingsError, load_task
+from starscape.networks import Network
+from starscape.planes import directions_plane, dot, loss_plane, loss_planes
+from starscape.training import Recipe, evaluate, train_population
+from test_barriers import own_statistics
+
+DIGITS = load_task("digits").subset(300, 120)
+NAMES = ("source-000", "source-001", "heldout-000")
+
+
+@pytest.fixture(scope="module", params=[Network("mlp", width=8, depth=2), Network("resnet", width=4)], ids=["mlp", "batchnorm"])
+def zoo(request, tmp_path_factory):
+    return train_population(DIGITS, request.param, Recipe(epochs=6), tmp_path_factory.mktemp("zoo"), n_sources=3, n_heldout=1)
+
+
+def test_models_on_the_grid_have_their_own_losses_and_all_else_its_own_statistics(zoo):
+    plane = loss_plane(zoo, NAMES, DIGITS, resolution=3, margin=0.0, align=False, models=["source-002"])
+    own = {n: [evaluate(zoo.network(n), DIGITS, s)["loss"] for s in plane.splits] for n in (*NAMES, "source-002")}
+    for name, rows in plane.points.groupby("name"):
+        np.testing.assert_allclose(rows.loss, own[name], rtol=1e-5)
+        assert (rows.distance < 1e-3).all() == (name in NAMES)
+    np.testing.assert_allclose(plane.loss[:, 0, 0], own["source-000"], rtol=1e-5)  # (0, 0) is the first model
+    np.testing.assert_allclose(plane.loss[:, 0, 2], own["source-001"], rtol=1e-3)  # (x, 0) the second
+    for i, j in ((1, 1), (0, 2), (1, 0)):
+        model = zoo.network(NAMES[0])
+        model.load_state_dict(plane.state(plane.xs[i], plane.ys[j]))
+        own_statistics(model, DIGITS.train_x)
+        with torch.no_grad():
+            wanted = [F.cross_entropy(model.eval()(x), y).item() for x, y in map(DIGITS.split, plane.splits)]
+        np.testing.assert_allclose(plane.loss[:, j, i], wanted, rtol=2e-5)
+
+
+def test_distances_in_the_plane_are_distances_between_parameters(zoo):
+    plane = loss_plane(zoo, NAMES, DIGITS, resolution=2, align=False, models=["source-002"])
+    places = plane.points[plane.points.split == "train"].set_index("name")
+    for a in NAMES:
+        for b in NAMES:
+            step = {k: zoo.state(a)[k] - zoo.state(b)[k] for k in plane.parameters}
+            np.testing.assert_allclose(np.hypot(*(places.loc[a, ["x", "y"]] - places.loc[b, ["x", "y"]])), dot(step, step, plane.parameters) ** 0.5, atol=1e-4)
+    far = places.loc["source-002"]
+    step = {k: zoo.state("source-002")[k] - plane.state(far.x, far.y)[k] for k in plane.parameters}
+    for direction in plane.basis:
+        np.testing.assert_allclose(dot(step, direction, plane.parameters), 0, atol=1e-3)
+    np.testing.assert_allclose(far.distance, dot(step, step, plane.parameters) ** 0.5, rtol=1e-4)
+
+
+def test_an_interrupted_plane_goes_on_where_it_was(zoo):
+    stages = loss_planes(zoo, NAMES, DIGITS, resolution=9, seed=3)
+    coarse = next(stages)
+    del stages
+
+    class Stop(Exception):
+        pass
+
+    def stop(share):
+        if share > 0.5:
+            raise Stop
+
+    with pytest.raises(Stop):
+        loss_plane(zoo, NAMES, DIGITS, resolution=9, seed=3, report=stop)
+    shares = []
+    fine = loss_plane(zoo, NAMES, DIGITS, resolution=9, seed=3, report=shares.append)
+    np.testing.assert_array_equal(fine.loss[:, ::2, ::2], coarse.loss)
+    np.testing.assert_allclose(fine.loss, loss_plane(zoo, NAMES, DIGITS, resolution=9, seed=3, cached=False).loss, rtol=1e-5)
+    assert shares[-1] == 1 and sorted(shares) == shares
+
+
+def test_directions_from_one_model(zoo):
+    for directions in ("random", "hessian"):
+        plane = directions_plane(zoo, "source-000", DIGITS, directions, resolution=3, extent=0.2)
+        assert plane.xs.tolist() == pytest.approx([-0.2, 0, 0.2])
+        np.testing.assert_allclose(plane.loss[:, 1, 1], [evaluate(zoo.network("source-000"), DIGITS, s)["loss"] for s in plane.splits], rtol=1e-5)
+    with pytest.raises(SettingsError, match="extent"):
+        directions_plane(zoo, "source-000", DIGITS, extent=0)
+
+
+@pytest.mark.parametrize("wrong", [dict(resolution=1), dict(margin=-1)])
+def test_settings_out_of_range(zoo, wrong):
+    with pytest.raises(SettingsError):
+        loss_plane(zoo, NAMES, DIGITS, **wrong)
