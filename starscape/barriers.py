@@ -136,7 +136,7 @@ def _best_midpoint(zoo, first, a, b, task, symmetry, matching) -> Permutation:
     loss, _ = Evaluator(zoo.network(first), task, ("train",)).measure(at, torch.arange(len(found)), [True] * len(found))
     return found[int(loss[0].argmin())]
 
-# %% ../nbs/04_barriers.ipynb #93132c1f
+# %% ../nbs/04_barriers.ipynb #16bf5ba4
 def t_grid(points: int | Sequence[float]) -> Tensor:
     "Positions on the line: so many, evenly spaced, or given ones; 0 and 1 are always among them."
     if isinstance(points, int):
@@ -155,7 +155,11 @@ def measure_line(
     report: Callable[[int], None] = lambda n: None,  # called with the number of points just measured
 ) -> tuple[Tensor, Tensor]:
     "Mean cross-entropy (nats) and accuracy (fraction), each (splits, T)."
-    at = lambda t: interpolate(first, second, t if t.ndim else float(t))
+    stale = evaluator.batchnorm == "momentum"  # the paper's code starts its running averages from those of the first model
+    kept = {f"{name}.{k}": first[f"{name}.{k}"] for name, m in evaluator.module.named_modules() if m in evaluator.norms for k, _ in m.named_buffers()} if stale else {}
+    def at(t):
+        if t.ndim: return interpolate(first, second, t)
+        return interpolate(first, second, float(t)) | (kept if 0 < t < 1 else {})
     return evaluator.measure(at, ts, [0 < t < 1 for t in ts.tolist()], report)
 
 # %% ../nbs/04_barriers.ipynb #e52f4554
@@ -213,7 +217,7 @@ def sweep_pairs(
             if not bar.disable: bar.set_postfix_str(f"{first} – {second}")
             yield lines.sweep(first, second, ts, tick)
 
-# %% ../nbs/04_barriers.ipynb #4bb9fb25
+# %% ../nbs/04_barriers.ipynb #5bb00a52
 class Lines:
     "Lines between models of one network: what the pairs of a sweep share. Nothing is moved or evaluated before it is needed."
 
@@ -255,6 +259,7 @@ class Lines:
         key = dict(first=self.zoo.digest(first), second=self.zoo.digest(second), task=self.task.fingerprint, aligned=m.method is not None, splits=self.splits,
                    batchnorm=self.batchnorm, seed=None if m.method is None else m.seed, **more)
         if self.batchnorm == "cumulative": key["calibration"] = CALIBRATION_BATCH
+        if self.batchnorm == "momentum": key["calibration"] = "from the first model"
         if m.n_restarts > 1 or m.method == "activations": key["matching"] = m.key(self.task)
         if callable(m.method): key["matching"] = {str(i): digest_of(p) for i, p in self._permutations(first, second).items()}
         if m.to is not None: key["to"] = self.zoo.digest(m.to)
