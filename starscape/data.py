@@ -7,10 +7,11 @@ __all__ = ['task_loaders', 'StarscapeError', 'UnknownName', 'SettingsError', 'Da
            'ZooError', 'TrainingError', 'lookup', 'best_device', 'progress', 'Augment', 'Task', 'batch_order',
            'batches', 'require_torchvision', 'load_task']
 
-# %% ../nbs/00_data.ipynb #c01a73ea
+# %% ../nbs/00_data.ipynb #7e9ac52d
 import difflib
 import hashlib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -71,10 +72,11 @@ def best_device(
         raise SettingsError(f"Cannot use device {str(device)!r} on this machine, which has: {', '.join(there)}.") from e
     return torch.device(device)
 
-# %% ../nbs/00_data.ipynb #e1dc4fe2
+# %% ../nbs/00_data.ipynb #16535499
 def progress(iterable=None, *, desc: str = "", total: int | None = None, unit: str = "it", disable: bool = False):
     "A progress bar that says what is being done, in a terminal or a notebook. `TQDM_DISABLE=1` turns all of them off."
-    return tqdm(iterable, desc=desc, total=total, unit=unit, disable=disable or None, leave=False, dynamic_ncols=True)
+    off = disable or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+    return tqdm(iterable, desc=desc, total=total, unit=unit, disable=off or None, leave=False, dynamic_ncols=True)
 
 # %% ../nbs/00_data.ipynb #9c81b3f0
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 "What has to hold for every built-in network and for the path from data to barriers."
+import contextlib
 import copy
+import io
 import json
 import subprocess
 import sys
@@ -159,25 +161,44 @@ def test_same_seed_same_bits(digits, tmp_path):
     assert (tmp_path / "a" / "barriers.csv").read_bytes() == (tmp_path / "b" / "barriers.csv").read_bytes()
 
 
-def test_demo(tmp_path, capsys):
-    "The README's command: the star's barriers to solutions it never saw are a fraction of those between ordinary ones."
-    assert main(["demo", "--out", str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    "What the README's command leaves behind, and what it prints."
+    out, printed = tmp_path_factory.mktemp("demo"), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main(["demo", "--out", str(out)]) == 0
+    return out, printed.getvalue()
+
+
+def test_demo(demo):
+    "The star's barriers to solutions it never saw are a fraction of those between ordinary ones."
+    out, printed = demo
     for words in ("regular–regular, unmatched", "regular–regular, matched", "star–source", "star–held-out", "star model", "regular model"):
         assert words in printed
-    frame = pd.read_csv(tmp_path / "barriers.csv")
+    frame = pd.read_csv(out / "barriers.csv")
     assert list(frame.columns[:7]) == ["first", "second", "pair", "aligned", "split", "loss_barrier", "accuracy_barrier"]
     mean = frame[frame.split == "train"].groupby(["pair", "aligned"]).loss_barrier.mean()
     assert mean["regular-regular", True] >= 3 * mean["star-heldout", True]
     assert mean["regular-regular", False] >= 2 * mean["regular-regular", True]
-    assert "Plotly" in (tmp_path / "report.html").read_text()
-    models = Zoo(tmp_path / "zoo").frame().groupby("role").test_accuracy.mean()
+    models = Zoo(out / "zoo").frame().groupby("role").test_accuracy.mean()
     assert models["star"] > models["heldout"] - 0.02, "low barriers to a bad star would mean nothing"
-    # what is there is used again
-    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "zoo").glob("*.safetensors")}
-    assert main(["demo", "--out", str(tmp_path)]) == 0
-    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "zoo").glob("*.safetensors")} == before
-    assert capsys.readouterr().out.split("The models")[0] == printed.split("The models")[0]
+
+
+def test_demo_uses_what_is_there(demo, capsys):
+    out, printed = demo
+    before = {p.name: p.stat().st_mtime_ns for p in (out / "zoo").glob("*.safetensors")}
+    assert main(["demo", "--out", str(out)]) == 0
+    assert {p.name: p.stat().st_mtime_ns for p in (out / "zoo").glob("*.safetensors")} == before
+    assert capsys.readouterr().out.split("zoo")[0] == printed.split("zoo")[0]
+
+
+def test_demo_report_opens_offline(demo, page):
+    page.context.set_offline(True)
+    page.goto(f"file://{demo[0] / 'report.html'}")
+    page.wait_for_selector(".js-plotly-plot .scatterlayer .trace")
+    text = page.inner_text("body")
+    for words in ("star–held-out", "regular–regular, unmatched", "star model", "star_epochs", "Task('digits'"):
+        assert words in text
 
 
 class TestBadInput:
