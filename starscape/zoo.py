@@ -13,17 +13,19 @@ import io
 import json
 import os
 import platform
+import secrets
 import sqlite3
 import struct
 import time
+import zipfile
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load as load_bytes, save as save_bytes
 from torch import Tensor, nn
 
@@ -32,27 +34,41 @@ from .data import SettingsError, StateError, ZooError, lookup
 from .networks import Network, network_builders, register_network
 
 # %% ../nbs/01a_zoo.ipynb #444354de
+_ASIDE = ".starscape-part"  # the end of the name of a file that is being written
+
 def write_atomically(path: str | Path, data: bytes) -> None:
     "Write a file so that it holds either what it held before or all of `data`; failures raise `ZooError` and leave it as it was."
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{secrets.token_hex(8)}{_ASIDE}")  # threads and machines may write the same file
     try:
+        _remove_abandoned(path.parent)
         with open(aside, "wb") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
         os.replace(aside, path)
-        if os.name == "posix":  # the rename itself must outlive a power cut
-            folder = os.open(path.parent, os.O_RDONLY)
-            try: os.fsync(folder)
-            finally: os.close(folder)
-    except OSError as e:
+    except BaseException as e:  # Ctrl-C too leaves nothing behind
         with contextlib.suppress(OSError): aside.unlink(missing_ok=True)
-        raise ZooError(f"Cannot write {path}: {e.strerror or e}. Nothing was changed; free some space or choose a folder you may write to, and run again.") from e
+        if not isinstance(e, (OSError, ValueError)): raise
+        raise ZooError(f"Cannot write {path}: {getattr(e, 'strerror', None) or e}. Nothing was changed; free some space or choose a folder you may write to, and run again.") from e
+    with contextlib.suppress(OSError): _sync_folder(path.parent)  # not every file system can; the file itself is on the disk
+
+def _sync_folder(folder: Path) -> None:
+    "The rename itself must outlive a power cut."
+    if os.name != "posix": return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try: os.fsync(descriptor)
+    finally: os.close(descriptor)
+
+def _remove_abandoned(folder: Path) -> None:
+    "Remove what killed processes left half-written: nobody writes for an hour without touching the file."
+    for left in folder.glob(f".*{_ASIDE}"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 3600: left.unlink()
 
 # %% ../nbs/01a_zoo.ipynb #bdbd9f41
 ROLES = ("source", "heldout", "star", "other")  # what a model is in the analysis
-_FIELD = "starscape"  # the one entry of a safetensors header that is ours; its value is JSON
+_FIELD, _SEAL = "starscape", "starscape-seal"  # our entries in a safetensors header: JSON; hashes of that text and of the state
 
 def digest_of(state: Mapping[str, Tensor]) -> str:
     "Hash of names, types, shapes and values, in hexadecimal: equal for equal states."
@@ -63,57 +79,106 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
         h.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return h.hexdigest()
 
+def _seal(text: str, digest: str) -> str: return f"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()} {digest}"
+
 def check_state(
     state: Mapping[str, Tensor],  # what was found
     module: nn.Module,  # the network it should fit
     where: str = "state",  # what to call it in a message
 ) -> None:
-    "Raise `StateError`, naming the key and both shapes, unless the state fits the module and all its values are finite."
+    "Raise `StateError`, naming the key and both shapes, unless the state fits the module, type by type, and all its values are finite."
     wanted = module.state_dict()
+    if not isinstance(state, Mapping): raise StateError(f"{where} must be a module or its state dict, found {type(state).__name__}.")
     missing, extra = [k for k in wanted if k not in state], [k for k in state if k not in wanted]
     if missing or extra:
         say = lambda keys: f"{', '.join(map(repr, keys[:5]))}{' …' if len(keys) > 5 else ''}" if keys else "none"
         raise StateError(f"{where} does not fit {type(module).__name__}: missing keys: {say(missing)}; unexpected keys: {say(extra)}.")
     for key, reference in wanted.items():
         value = state[key]
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or (value.is_meta and value.numel()):
+            raise StateError(f"{where}: {key!r} is {f'a {value.layout} tensor on {value.device}' if isinstance(value, Tensor) else f'of type {type(value).__name__}'}, wanted a plain tensor with values. Convert it first.")
         if value.shape != reference.shape:
             raise StateError(f"{where} does not fit {type(module).__name__}: {key!r} has shape {tuple(value.shape)}, wanted {tuple(reference.shape)}.")
-        if value.is_floating_point() and not value.isfinite().all():
+        if value.dtype != reference.dtype:
+            raise StateError(f"{where} does not fit {type(module).__name__}: {key!r} is of type {value.dtype}, wanted {reference.dtype}. Convert it with .to({reference.dtype}), or say with register_network what builds a network of that type.")
+        if (value.is_floating_point() or value.is_complex()) and not value.isfinite().all():
             raise StateError(f"{where}: {key!r} holds {int((~value.isfinite()).sum())} values that are NaN or infinite. Train that model again, or leave it out.")
+
+def _entries(path: str | Path) -> dict[str, str]:
+    "The text part of a safetensors file; what is no such file raises `ZooError`."
+    try:
+        with safe_open(str(path), "pt") as f: return f.metadata() or {}
+    except FileNotFoundError: raise ZooError(f"There is no file {path}.") from None
+    except Exception as e:  # bad bytes meet any exception there is
+        raise ZooError(f"{path} is not a readable safetensors file ({_brief(e)}). It was left as it is; delete it, or copy it again from where it came.") from e
 
 def read_header(path: str | Path) -> dict:
     "The metadata of a zoo file without reading its tensors; what is no such file raises `ZooError`."
-    try:
-        with safe_open(str(path), "pt") as f: text = (f.metadata() or {}).get(_FIELD)
-    except FileNotFoundError: raise ZooError(f"There is no file {path}.") from None
-    except (SafetensorError, OSError, ValueError) as e:
-        raise ZooError(f"{path} is not a readable safetensors file ({e}). It was left as it is; delete it, or copy it again from where it came.") from e
+    entries = _entries(path)
+    text, seal = entries.get(_FIELD), entries.get(_SEAL)
     if text is None: raise ZooError(f"{path} is a safetensors file without starscape's metadata. Bring it in with zoo.import_checkpoints([path], network=…, role=…).")
     try:
-        value = json.loads(text)
-        if value["role"] not in ROLES: raise ValueError(f"role {str(value['role'])[:40]!r}")
-        Network.from_json(value["network"])
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise ZooError(f"The metadata of {path} is damaged ({e}). It was left as it is; delete it, or copy it again from where it came.") from e
+        if seal is not None and seal.split(" ")[0] != _seal(text, "").strip(): raise ValueError("its text is not what was written")
+        value = json.loads(text, parse_constant=_no_constant)
+        _check_metadata(value, Path(path).stat().st_size)
+    except Exception as e:
+        raise ZooError(f"The metadata of {path} is damaged ({_brief(e)}). It was left as it is; delete it, or copy it again from where it came.") from e
     return value
+
+def _brief(e: BaseException) -> str: return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+def _no_constant(name): raise ValueError(f"{name} is no value of JSON")
+
+# %% ../nbs/01a_zoo.ipynb #b5a17e04
+_COLUMNS = ("name", "role", "network", "task", "seed")  # of `Zoo.frame`, before the metrics
+
+def _check_metadata(value, file_size: int) -> None:
+    "Raise `ValueError` or `SettingsError` unless this is what `Zoo.add` writes."
+    if not isinstance(value, dict): raise ValueError(f"found {type(value).__name__}, wanted an object")
+    if value.get("role") not in ROLES: raise ValueError(f"role {str(value.get('role'))[:40]!r}, wanted one of {', '.join(ROLES)}")
+    metrics = value.get("metrics")
+    if metrics is not None and (not isinstance(metrics, dict) or not metrics.keys().isdisjoint(_COLUMNS) or any(isinstance(v, (dict, list)) for v in metrics.values())):
+        raise ValueError("metrics must be single values by name, under names other than " + ", ".join(_COLUMNS))
+    if not isinstance(value.get("task"), (str, type(None))): raise ValueError("task must be a name")
+    network = Network.from_json(value.get("network"))
+    built_in = getattr(network_builders.get(network.name), "__module__", "").startswith("starscape.")
+    if built_in and (_largest(dict(network.settings)) > file_size or _bytes_of(network) > 8 * file_size): raise ValueError(f"it describes {str(network)[:100]}, which is larger than the file")
+
+def _largest(value) -> float:
+    "The largest number in plain data."
+    if isinstance(value, (int, float)): return abs(value)
+    return max(map(_largest, value.values() if isinstance(value, dict) else value), default=0) if isinstance(value, (dict, list)) else 0
+
+@lru_cache(maxsize=256)
+def _bytes_of(network: Network) -> int:
+    "Size of a network's state, without making it."
+    with torch.device("meta"): return sum(v.numel() * v.element_size() for v in network.build().state_dict().values())
 
 # %% ../nbs/01a_zoo.ipynb #92ca32ca
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     "The state in a checkpoint file of any usual layout; whatever is not plain tensors raises `ZooError` and is never executed."
     path = Path(path).expanduser()
-    try: content = load_bytes(path.read_bytes()) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        if path.suffix == ".safetensors": content = load_bytes(path.read_bytes())
+        else: _check_archive(path); content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError: raise ZooError(f"There is no checkpoint {path}.") from None
     except Exception as e:  # an unpickler meets bad bytes with any exception there is
-        raise ZooError(f"Cannot read {path} as a checkpoint of plain tensors ({str(e).splitlines()[0][:200] if str(e) else type(e).__name__}). Nothing in it was executed; save model.state_dict() instead of the model.") from e
+        raise ZooError(f"Cannot read {path} as a checkpoint of plain tensors ({_brief(e)}). Nothing in it was executed; save model.state_dict() instead of the model.") from e
     for key in ("state_dict", "model", "net"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping): content = content[key]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ZooError(f"{path} holds no state dict: found {type(content).__name__}{' with keys ' + ', '.join(map(str, list(content)[:5])) if isinstance(content, Mapping) else ''}.")
+        raise ZooError(f"{path} holds no state dict: found {type(content).__name__}{' with keys ' + ', '.join(str(k)[:60] for k in list(content)[:5]) if isinstance(content, Mapping) else ''}. Save model.state_dict().")
     return {str(k).removeprefix("module."): v for k, v in content.items()}
+
+def _check_archive(path: Path) -> None:
+    "PyTorch stores its archives as they are; a compressed one could grow to any size."
+    if not zipfile.is_zipfile(path): return
+    with zipfile.ZipFile(path) as archive:
+        packed = [i.filename for i in archive.infolist() if i.compress_type != zipfile.ZIP_STORED or i.file_size != i.compress_size]
+        if packed or sum(i.file_size for i in archive.infolist()) > path.stat().st_size: raise ValueError("it is a compressed archive, which torch.save never writes")
 
 # %% ../nbs/01a_zoo.ipynb #2751ed1a
 class Cache:
-    "Results by kind and key in an SQLite file. A file that cannot be used is set aside or done without, never trusted."
+    "Results by kind and key in an SQLite file. A damaged file is set aside, one that cannot be written to is only read."
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -132,25 +197,34 @@ class Cache:
         "A fixed-length name for any key that goes to JSON."
         return hashlib.blake2b(json.dumps(key, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
-    def _guarded(self, action):
+    def _guarded(self, action, reads: bool = False):
+        if reads and not self.path.exists(): return None
         try:
             with self._open() as db: return action(db)
-        except sqlite3.DatabaseError as e:
-            if "not a database" in str(e) or "malformed" in str(e):  # set aside, start anew: a cache can always be computed again
-                with contextlib.suppress(OSError):
+        except sqlite3.Error as e:
+            if any(words in str(e) for words in ("not a database", "malformed", "unsupported file format")):  # set aside, start anew: a cache can always be computed again
+                with contextlib.suppress(OSError, sqlite3.Error):
                     os.replace(self.path, self.path.with_suffix(".damaged"))
                     for end in ("-wal", "-shm"): Path(f"{self.path}{end}").unlink(missing_ok=True)
                     with self._open() as db: return action(db)
-            return None  # a read-only folder or a full disk: work on without a cache
+            # a read-only folder or a full disk: read what there is, work on without what cannot be kept
+            return self._without_writing(action) if reads else None
+
+    def _without_writing(self, action):
+        for mode in ("mode=ro", "immutable=1"):  # the second where SQLite may not even make its index of the log
+            try:
+                with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True)) as db: return action(db)
+            except sqlite3.Error: pass
+        return None
 
     def get(self, kind: str, key) -> dict | None:
         "The result stored under a key, or `None`: plain values, and arrays as numpy arrays."
-        row = self._guarded(lambda db: db.execute("SELECT value FROM result WHERE kind = ? AND key = ?", (kind, self.hash(key))).fetchone())
+        row = self._guarded(lambda db: db.execute("SELECT value FROM result WHERE kind = ? AND key = ?", (kind, self.hash(key))).fetchone(), reads=True)
         return None if row is None else _unpack(row[0])
 
     def items(self, kind: str) -> list[dict]:
         "All results of a kind."
-        rows = self._guarded(lambda db: db.execute("SELECT value FROM result WHERE kind = ? ORDER BY created", (kind,)).fetchall())
+        rows = self._guarded(lambda db: db.execute("SELECT value FROM result WHERE kind = ? ORDER BY created", (kind,)).fetchall(), reads=True)
         return [value for (blob,) in rows or () if (value := _unpack(blob)) is not None]
 
     def put(self, kind: str, key, value: Mapping) -> None:
@@ -163,16 +237,22 @@ def _pack(value: Mapping) -> bytes:
     text = json.dumps({k: v for k, v in value.items() if k not in arrays}).encode()
     buffer = io.BytesIO()
     np.savez(buffer, **{f"_{k}": v for k, v in arrays.items()})
-    return struct.pack("<Q", len(text)) + text + buffer.getvalue()
+    blob = struct.pack("<Q", len(text)) + text + buffer.getvalue()
+    return _hash(blob) + blob
 
 def _unpack(blob: bytes) -> dict | None:
     try:
-        n = struct.unpack("<Q", blob[:8])[0]
-        with np.load(io.BytesIO(blob[8 + n:]), allow_pickle=False) as arrays:
-            return json.loads(blob[8 : 8 + n]) | {k[1:]: arrays[k] for k in arrays.files}
-    except Exception: return None  # damaged: as good as absent
+        if blob[:16] != _hash(blob[16:]): return None  # damaged, as good as absent: a database does not notice a changed bit
+        n = struct.unpack("<Q", blob[16:24])[0]
+        with np.load(io.BytesIO(blob[24 + n:]), allow_pickle=False) as arrays:
+            return json.loads(blob[24 : 24 + n]) | {k[1:]: arrays[k] for k in arrays.files}
+    except Exception: return None
+
+def _hash(data: bytes) -> bytes: return hashlib.blake2b(data, digest_size=16).digest()
 
 # %% ../nbs/01a_zoo.ipynb #f349d393
+_REPAIR = "It was left as it is; delete it and train that model again, or copy it again from where it came."
+
 class Zoo:
     "A folder of trained models and the results measured on them; made if it does not exist."
 
@@ -196,7 +276,7 @@ class Zoo:
     @property
     def names(self) -> list[str]:
         "Names of all models, sorted."
-        return sorted(p.name.removesuffix(".safetensors") for p in self.path.glob("*.safetensors") if not p.name.startswith("."))
+        return sorted(p.name.removesuffix(".safetensors") for p in self.path.glob("*.safetensors") if not p.name.startswith(".") and p.is_file())
 
     def _of_role(self, role: str) -> list[str]: return [n for n in self.names if self.metadata(n)["role"] == role]
 
@@ -219,10 +299,9 @@ class Zoo:
     def __len__(self) -> int: return len(self.names)
 
     def _file(self, name: str) -> Path:
-        path = self.path / f"{name}.safetensors"
-        if not isinstance(name, str) or "/" in name or "\\" in name or "\0" in name or name.startswith(".") or not name or len(name.encode()) > 200:
-            raise ZooError(f"A model name is the name of a file in the zoo: up to 200 bytes without '/', '\\' or a leading dot, found {str(name)[:60]!r}.")
-        return path
+        if not isinstance(name, str) or not name or name.startswith(".") or not name.isprintable() or set(name) & set("/\\:") or len(name.encode(errors="replace")) > 200:
+            raise ZooError(f"A model name is the name of a file in the zoo: up to 200 bytes of printable text without '/', '\\', ':' or a leading dot, found {str(name)[:60]!r}.")
+        return self.path / f"{name}.safetensors"
 
     def _stamp(self, name: str) -> tuple:
         path = self._file(name)
@@ -241,11 +320,15 @@ class Zoo:
         return Network.from_json(self.metadata(name)["network"])
 
     def state(self, name: str) -> dict[str, Tensor]:
-        "A model's parameters and buffers, on the CPU."
-        self._stamp(name)
-        try: return load_bytes(self._file(name).read_bytes())
-        except (SafetensorError, OSError, ValueError) as e:
-            raise ZooError(f"{self._file(name)} is damaged ({e}). It was left as it is; delete it and train that model again, or copy it again from where it came.") from e
+        "A model's parameters and buffers, on the CPU. Read for the first time, they are checked against the hash in their file."
+        stamp, path = self._stamp(name), self._file(name)
+        try: state = load_bytes(path.read_bytes())
+        except Exception as e: raise ZooError(f"{path} is damaged ({_brief(e)}). {_REPAIR}") from e
+        if self._digests.get(name, (None,))[0] != stamp:
+            digest, seal = digest_of(state), _entries(path).get(_SEAL)
+            if seal is not None and seal.split(" ")[-1] != digest: raise ZooError(f"{path} is damaged (its values are not those that were written). {_REPAIR}")
+            self._digests[name] = stamp, digest
+        return state
 
     def network(self, name: str) -> nn.Module:
         "A model ready to call, in eval mode; a file that does not fit its own network raises `StateError`."
@@ -256,14 +339,14 @@ class Zoo:
 
     def digest(self, name: str) -> str:
         "Hash of a model's values: what cached results depend on."
-        stamp = self._stamp(name)
-        if self._digests.get(name, (None,))[0] != stamp: self._digests[name] = stamp, digest_of(self.state(name))
+        if self._digests.get(name, (None,))[0] != self._stamp(name): self.state(name)
         return self._digests[name][1]
 
     def _network_like(self, state: Mapping[str, Tensor], name: str) -> Network:
         "The network of a model that is there already, if the state fits it."
         for network in dict.fromkeys(self.network_of(n) for n in self.names):
             wanted = network.build().state_dict()
+            if not all(isinstance(v, Tensor) for v in state.values()): break
             if wanted.keys() == state.keys() and all(wanted[k].shape == v.shape for k, v in state.items()): return network
         raise SettingsError(f"Say which network the state of {name!r} belongs to: zoo.add(…, network=Network(\"mlp\", width=64)).")
 
@@ -280,18 +363,22 @@ class Zoo:
         "Store a model; returns its name. A state that does not fit `network`, or a name that is taken, raises, and nothing changes."
         lookup("role", role, ROLES)
         path = self._file(name)
+        if not isinstance(model, (nn.Module, Mapping)): raise StateError(f"Model {name!r} must be a module or its state dict, found {type(model).__name__}.")
         if path.exists() and not overwrite: raise ZooError(f"The zoo {self.path} already holds a model {name!r}. Choose another name, or pass overwrite=True.")
         if isinstance(model, nn.Module) and network is None:  # a copy of the module itself is what rebuilds it in this session
             network = Network(f"custom:{type(model).__qualname__}")
             if network.name not in network_builders: register_network(network.name, partial(copy.deepcopy, copy.deepcopy(model)))
         if network is None: network = self._network_like(model, name)
         if isinstance(network, str): network = Network(network)
-        state = {k: v.detach().cpu().contiguous().clone() for k, v in (model.state_dict() if isinstance(model, nn.Module) else model).items()}
+        state = model.state_dict() if isinstance(model, nn.Module) else model
         check_state(state, network.build(), where=f"Model {name!r}")
+        state = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
         versions = dict(starscape=__version__, torch=str(torch.__version__), python=platform.python_version())
         try: header = json.dumps(dict(metadata, role=role, network=network.to_json(), created=time.time(), versions=versions), allow_nan=False)
-        except (TypeError, ValueError) as e: raise SettingsError(f"The metadata of {name!r} does not go to JSON: {e}.") from e
-        write_atomically(path, save_bytes(state, {_FIELD: header}))
+        except (TypeError, ValueError, RecursionError) as e: raise SettingsError(f"The metadata of {name!r} does not go to JSON: {_brief(e)}.") from e
+        try: data = save_bytes(state, {_FIELD: header, _SEAL: _seal(header, digest_of(state))}); _check_metadata(json.loads(header), len(data))
+        except (ValueError, TypeError) as e: raise SettingsError(f"The metadata of {name!r} cannot be kept: {_brief(e)}.") from e
+        write_atomically(path, data)
         return name
 
     def import_checkpoints(
@@ -307,13 +394,18 @@ class Zoo:
             path = Path(path).expanduser()
             if path.suffix != ".txt": listed.append(path); continue
             try: lines = path.read_text().splitlines()
-            except OSError as e: raise ZooError(f"Cannot read the list of checkpoints {path}: {e.strerror or e}.") from e
+            except (OSError, ValueError) as e: raise ZooError(f"Cannot read the list of checkpoints {path}: {_brief(e)}. It is a text file with one path a line.") from e
             listed += [path.parent / line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not listed: raise ZooError("No checkpoints were given.")
+        lookup("role", role, ROLES)
         network = Network.of(network)
         module, states, names = network.build(), [], []
+        wider = {k: v.dtype for k, v in module.state_dict().items()}
         for path in listed:
+            self._file(path.stem)
             state = read_checkpoint(path)
+            # half precision is widened, which loses nothing; any other type that differs is for its owner to convert
+            state = {k: v.to(wider.get(k)) if v.dtype in (torch.float16, torch.bfloat16) else v for k, v in state.items()}
             check_state(state, module, where=str(path))
             names.append(next(n for n in [path.stem, f"{path.parent.name}-{path.stem}", *[f"{path.stem}-{i}" for i in range(len(listed) + len(self))]] if n not in names and n not in self))
             states.append(state)
