@@ -176,7 +176,7 @@ def sweep(
     align_to: str | None = None,  # align both models of a pair to this one instead
     n_restarts: int = 1,  # searches of weight matching
     select: str = "objective",  # which of them wins: "objective", or "midpoint" for the lowest training loss half-way
-    batchnorm: str = "cumulative",  # "cumulative", "momentum" or "keep": see `recalibrate`
+    batchnorm: str = "cumulative",  # "cumulative", "one-pass" (faster), "momentum" or "keep": see `recalibrate`
     seed: int = 0,  # of the matching
     memory_fraction: float = 0.5,  # share of the free memory that may be used
     device: str | torch.device | None = None,  # `None`: the best there is
@@ -258,7 +258,7 @@ class Lines:
         m = self.matching
         key = dict(first=self.zoo.digest(first), second=self.zoo.digest(second), task=self.task.fingerprint, aligned=m.method is not None, splits=self.splits,
                    batchnorm=self.batchnorm, seed=None if m.method is None else m.seed, **more)
-        if self.batchnorm == "cumulative": key["calibration"] = CALIBRATION_BATCH
+        if self.batchnorm in ("cumulative", "one-pass"): key["calibration"] = CALIBRATION_BATCH
         if self.batchnorm == "momentum": key["calibration"] = "from the first model"
         if m.n_restarts > 1 or m.method == "activations": key["matching"] = m.key(self.task)
         if callable(m.method): key["matching"] = {str(i): digest_of(p) for i, p in self._permutations(first, second).items()}
