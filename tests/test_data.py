@@ -1,8 +1,11 @@
 "Datasets in the formats their publishers use: tiny files, written here, read by the code that reads the real ones."
+import csv
 import gzip
 import hashlib
+import io
 import pickle
 import struct
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from starscape.data import Augment, DataError, Task, UnknownName, batch_order, batches, load_task, require_torchvision
+from starscape.data import Augment, DataError, Images, Task, UnknownName, batch_order, batches, load_task, require_torchvision, tokenise
 
 require_torchvision()
 
@@ -123,3 +126,128 @@ def test_batches_give_inputs_with_their_own_labels():
     task = Task("count", x, torch.arange(50) % 5, x, torch.arange(50) % 5)
     for xs, ys in batches(task, batch_size=8, generator=torch.Generator().manual_seed(0)):
         assert (xs[:, 0].long() % 5 == ys).all()
+
+
+AG_NEWS = {
+    "train.csv": '"3","Wall St. Bears Claw Back (Reuters)","Reuters - Short-sellers, Wall Street\'s band of\\\\ultra-cynics, are seeing green."\n'
+    '"4","Chips, again","He said: ""chips"" &lt;b&gt;are up; again"\n"1","Talks","Talks go on."\n"2","A win","They win 3-1!"\n',
+    "test.csv": '"4","Unseen Zebra","chips talks"\n"1","Win","a"\n',
+}
+
+
+def write_ag_news(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in AG_NEWS.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def test_ag_news_files(tmp_path):
+    with pytest.raises(DataError, match="download=True"):
+        load_task("ag_news", root=tmp_path)
+    write_ag_news(tmp_path / "ag_news_csv")
+    task = load_task("ag_news", root=tmp_path)
+    assert (len(task.train_y), len(task.test_y), task.num_classes) == (4, 2, 4)
+    assert task.train_y.tolist() == [2, 3, 0, 1] and task.test_y.tolist() == [3, 0]
+    # the token numbers of a text are those of torchtext: by frequency, then alphabet, unknown ones 0
+    tokens = [tokenise(" ".join(row[1:])) for row in csv.reader(io.StringIO(AG_NEWS["train.csv"]))]
+    counts = Counter(t for text in tokens for t in text)
+    words = [None, *sorted(counts, key=lambda t: (-counts[t], t))]
+    for text, ids in zip(tokens, task.train_x.tolist()):
+        assert [words[i] for i in ids if i >= 0] == text and ids[len(text) :] == [-1] * (len(ids) - len(text))
+    assert "".join(tokens[0]).count('"') == 0 and "said" in tokens[1] and "st" in tokens[0]
+    assert [words[i] for i in task.test_x[0].tolist() if i >= 0] == [None, None, "chips", "talks"]
+
+
+@pytest.mark.parametrize("row", ['"World","t","d"\n', '"0","t","d"\n', "\n", '"3"\n'])
+def test_ag_news_with_a_malformed_row(tmp_path, row):
+    write_ag_news(tmp_path)
+    (tmp_path / "test.csv").write_text(AG_NEWS["test.csv"] + row)
+    with pytest.raises(DataError, match=r"test\.csv, row 3"):
+        load_task("ag_news", root=tmp_path)
+
+
+def write_pictures(root, n=3, classes=("n01440764", "n01443537"), seed=0):
+    "JPEG files of different sizes, in ImageNet's folders."
+    from PIL import Image
+
+    random = np.random.default_rng(seed)
+    for split in ("train", "val"):
+        for c, name in enumerate(classes):
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+            for i in range(n):
+                pixels = np.full((280 + 20 * i, 300, 3), 60 * c + 10, dtype=np.uint8) + random.integers(0, 9, (1, 1, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{name}_{i}.JPEG", quality=95)
+
+
+def test_imagenet_folders(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="fetched by hand"):
+        load_task("imagenet", root=tmp_path, download=True)
+    write_pictures(tmp_path)
+    task = load_task("imagenet", root=tmp_path)
+    assert (len(task.train_y), len(task.test_y), task.num_classes, task.input_shape) == (6, 6, 2, (3, 224, 224))
+    assert task.train_y.tolist() == [0, 0, 0, 1, 1, 1] and isinstance(task.train_x, Images)
+    # what the usual transforms of evaluation give for a file
+    from torchvision import transforms
+    from torchvision.datasets.folder import default_loader
+
+    usual = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(task.mean, task.std)])
+    picture = usual(default_loader(sorted(tmp_path.glob("train/*/*.JPEG"))[4]))
+    torch.testing.assert_close(task.train_x[4], picture, rtol=0, atol=1e-5)
+    # a second load decodes nothing, and holds the same
+    from starscape import data
+
+    monkeypatch.setattr(data.ThreadPoolExecutor, "map", lambda *a: pytest.fail("decoded again"))
+    again = load_task("imagenet", root=tmp_path)
+    assert again.fingerprint == task.fingerprint and torch.equal(again.train_x[:], task.train_x[:])
+    held = task.hold_back(0.5)[0]
+    assert len(held.train_y) == 3 and held.fingerprint != task.fingerprint
+    assert len(task.subset(4, 2).train_x) == 4
+
+
+def test_decoding_resumes(tmp_path, monkeypatch):
+    from starscape import data
+
+    monkeypatch.setattr(data, "_BLOCK", 2)
+    write_pictures(tmp_path / "a")
+    write_pictures(tmp_path / "b")
+    whole = load_task("imagenet", root=tmp_path / "a")
+    opened, real = [], data.require_torchvision().datasets.ImageFolder
+
+    def breaks_at(limit):
+        class Breaking(real):
+            def __init__(self, folder):
+                super().__init__(folder)
+                plain = self.loader
+
+                def loader(path):
+                    opened.append(path)
+                    if len(opened) > limit:
+                        raise KeyboardInterrupt
+                    return plain(path)
+
+                self.loader = loader
+
+        monkeypatch.setattr(data.require_torchvision().datasets, "ImageFolder", Breaking)
+
+    breaks_at(3)
+    with pytest.raises(KeyboardInterrupt):
+        load_task("imagenet", root=tmp_path / "b")
+    opened.clear()
+    breaks_at(99)
+    task = load_task("imagenet", root=tmp_path / "b")
+    assert task.fingerprint == whole.fingerprint and torch.equal(task.train_x[:], whole.train_x[:])
+    assert len(opened) == 4 + 6  # the first block of two was there
+
+
+def test_a_broken_picture_is_named(tmp_path):
+    write_pictures(tmp_path, n=1)
+    (tmp_path / "val" / "n01443537" / "n01443537_0.JPEG").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="n01443537_0.JPEG is no readable picture"):
+        load_task("imagenet", root=tmp_path)
+
+
+def test_classes_of_both_splits_must_agree(tmp_path):
+    write_pictures(tmp_path, n=1)
+    (tmp_path / "val" / "n01443537").rename(tmp_path / "val" / "other")
+    with pytest.raises(DataError, match="same folders"):
+        load_task("imagenet", root=tmp_path)
