@@ -46,10 +46,13 @@ def pairs_of(
 ) -> list[tuple[str, str]]:
     """The pairs of a type: every model of the one role with every model of the other.
 
-    "regular-regular" is every source with every held-out model; two models of the same role make one pair."""
+    "regular-regular" is every source with every held-out model, or, where all are of one role, every two of them; two
+    models of the same role make one pair."""
     zoo = _zoo(zoo)
     models = dict(star=zoo.stars, source=zoo.sources[:limit], heldout=zoo.heldouts[:limit])
-    if kind == "regular-regular": return [(a, b) for a in models["source"] for b in models["heldout"]]
+    if kind == "regular-regular":
+        regular = models["source"], models["heldout"]
+        return [(a, b) for a in regular[0] for b in regular[1]] if all(regular) else list(combinations(regular[0] or regular[1], 2))
     kinds = [*PAIR_TYPES, *(f"{a}-{b}" for i, a in enumerate(models) for b in list(models)[i:] if f"{a}-{b}" not in PAIR_TYPES)]
     first, _, second = lookup("pair type", kind, kinds).partition("-")
     return list(combinations(models[first], 2)) if first == second else [(a, b) for a in models[first] for b in models[second]]

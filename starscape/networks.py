@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['network_builders', 'mlp', 'BasicBlock', 'ResNet', 'resnet', 'resnet18', 'resnet20', 'VGG', 'vgg11', 'vgg19',
            'WideBlock', 'WideResNet', 'wide_resnet', 'DenseLayer', 'Transition', 'DenseNet', 'densenet', 'densenet121',
-           'densenet40', 'register_network', 'Network', 'build_network', 'is_linear_chain', 'stack', 'unstack',
-           'call_stacked']
+           'densenet40', 'TextClassifier', 'text_classifier', 'register_network', 'network_builder', 'Network',
+           'build_network', 'is_linear_chain', 'stack', 'unstack', 'call_stacked']
 
 # %% ../nbs/01_networks.ipynb #ee70a7e2
+import importlib
 import inspect
 import json
 import math
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from .data import SettingsError, Task, lookup
+from .data import SettingsError, Task, lookup, require_torchvision
 
 # %% ../nbs/01_networks.ipynb #df786dfb
 def mlp(
@@ -77,7 +78,7 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
         for stage in range(self.n_stages): x = self.get_submodule(f"layer{stage + 1}")(x)
-        return self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        return self.linear(F.avg_pool2d(x, x.shape[2:]).flatten(1))
 
 # %% ../nbs/01_networks.ipynb #0e399dd0
 def resnet(blocks: tuple[int, ...] = (1, 1, 1), width: int = 16, input_shape=(3, 32, 32), num_classes: int = 10) -> ResNet:
@@ -158,7 +159,7 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
-        return self.linear(F.adaptive_avg_pool2d(F.relu(self.bn1(x)), 1).flatten(1))
+        return self.linear(F.avg_pool2d(F.relu(self.bn1(x)), x.shape[2:]).flatten(1))
 
 def wide_resnet(depth: int = 22, widen_factor: int = 1, dropout: float = 0.0, input_shape=(3, 32, 32), num_classes: int = 10) -> WideResNet:
     "Wide ResNet WRN-depth-widen_factor; depth is 6n + 4."
@@ -211,7 +212,7 @@ class DenseNet(nn.Module):
         for b in range(1, self.n_blocks + 1):
             x = self.get_submodule(f"block{b}")(x)
             if b < self.n_blocks: x = self.get_submodule(f"trans{b}")(x)
-        return self.fc(F.adaptive_avg_pool2d(F.relu(self.bn1(x)), 1).flatten(1))
+        return self.fc(F.avg_pool2d(F.relu(self.bn1(x)), x.shape[2:]).flatten(1))
 
 def densenet(blocks=(6, 12, 24, 16), growth: int = 32, bottleneck: bool = True, reduction: float = 0.5, input_shape=(3, 32, 32), num_classes: int = 10) -> DenseNet:
     "DenseNet with `blocks[i]` layers in block i, each adding `growth` channels; `reduction` is what a transition keeps."
@@ -225,9 +226,28 @@ def densenet40(growth: int = 12, input_shape=(3, 32, 32), num_classes: int = 10)
     "DenseNet with 40 layers and no bottlenecks: what the paper's code trains under the name of DenseNet."
     return densenet((12, 12, 12), growth, False, 1.0, input_shape, num_classes)
 
+# %% ../nbs/01_networks.ipynb #0cc1992f
+class TextClassifier(nn.Module):
+    "A linear classifier of a text's mean embedding: fastText's (Joulin et al. 2017, arXiv 1607.01759) without n-grams."
+
+    def __init__(self, vocabulary_size: int, embedding_dim: int, num_classes: int):
+        super().__init__()
+        self.embedding, self.fc = nn.EmbeddingBag(vocabulary_size, embedding_dim), nn.Linear(embedding_dim, num_classes)
+        for weight in (self.embedding.weight, self.fc.weight): nn.init.uniform_(weight, -0.5, 0.5)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        counts = (x >= 0).unsqueeze(-1).to(self.embedding.weight.dtype)
+        rows = F.embedding(x.clamp(min=0), self.embedding.weight)
+        return self.fc((rows * counts).sum(1) / counts.sum(1).clamp(min=1))
+
+def text_classifier(vocabulary_size: int = 95_811, embedding_dim: int = 64, num_classes: int = 4) -> TextClassifier:
+    "The paper's classifier of AG News; token numbers lie below `vocabulary_size`, -1 where a text has ended."
+    return TextClassifier(vocabulary_size, embedding_dim, num_classes)
+
 # %% ../nbs/01_networks.ipynb #b6232bb6
 network_builders: dict[str, Callable[..., nn.Module]] = {
-    f.__name__: f for f in (mlp, resnet, resnet18, resnet20, vgg11, vgg19, wide_resnet, densenet, densenet40, densenet121)
+    f.__name__: f for f in (mlp, resnet, resnet18, resnet20, vgg11, vgg19, wide_resnet, densenet, densenet40, densenet121, text_classifier)
 }
 
 def register_network(
@@ -236,6 +256,30 @@ def register_network(
 ) -> None:
     "Make a network of one's own known by name, so that a zoo can rebuild it."
     network_builders[name] = builder
+
+def _elsewhere(library: str, model: str) -> Callable[..., nn.Module]:
+    "A builder of torchvision's or timm's model of that name. It never fetches or reads weights, whatever the settings of a file say."
+    if library == "torchvision":
+        models = require_torchvision().models
+        names, build, fixed = models.list_models(module=models), models.get_model, dict(weights=None)
+    else:
+        try: timm = importlib.import_module("timm")
+        except ImportError as e: raise SettingsError(f"Network 'timm:{model}' needs the package timm: pip install timm.") from e
+        names, build, fixed = timm.list_models(), timm.create_model, dict(pretrained=False)
+    lookup(f"{library} network", model, names)
+
+    def builder(num_classes: int = 1000, **settings) -> nn.Module:
+        strange = [k for k, v in settings.items() if k in fixed or isinstance(v, (str, Mapping)) or k.startswith(("pretrained", "weights", "checkpoint"))]
+        if strange: raise SettingsError(f"Network '{library}:{model}' takes settings that are numbers, found {', '.join(strange)}. Weights come in by zoo.add or zoo.import_checkpoints.")
+        return build(model, num_classes=num_classes, **settings, **fixed)
+    return builder
+
+def network_builder(
+    name: str,  # "resnet18", a registered name, "torchvision:resnet50", "timm:convnext_tiny"
+) -> Callable[..., nn.Module]:
+    "What builds the network of that name; torchvision's and timm's are built without weights. An unknown name raises `UnknownName`."
+    library, _, model = name.partition(":")
+    return _elsewhere(library, model) if library in ("torchvision", "timm") and name not in network_builders else lookup("network", name, network_builders)
 
 # %% ../nbs/01_networks.ipynb #2d709f17
 class Network:
@@ -258,7 +302,7 @@ class Network:
             register_network(name, network)
             network = cls(name)
         elif isinstance(network, str): network = cls(network)
-        takes = inspect.signature(lookup("network", network.name, network_builders)).parameters
+        takes = inspect.signature(network_builder(network.name)).parameters
         of_task = {} if task is None else dict(input_shape=task.input_shape, num_classes=task.num_classes)
         return cls(network.name, **({k: v for k, v in of_task.items() if k in takes} | dict(network.settings)))
 
@@ -266,7 +310,7 @@ class Network:
         "A freshly initialised module; with a `seed` always the same one. The global random state is left as it was."
         if self.name.startswith("custom:") and self.name not in network_builders:
             raise SettingsError(f"Network {self.name!r} is not a built-in one. Say what builds it first: starscape.networks.register_network({self.name!r}, builder).")
-        builder = lookup("network", self.name, network_builders)
+        builder = network_builder(self.name)
         with torch.random.fork_rng(devices=[]):
             if seed is not None: torch.manual_seed(seed)
             try: module = builder(**self.settings)
