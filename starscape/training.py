@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAPER_RECIPES', 'Recipe', 'seed_of', 'generator_for', 'Checkpoint', 'make_optimizer', 'clip_gradients', 'autocast',
-           'fit', 'losses_and_hits', 'evaluate', 'metrics_of', 'epoch_batches', 'steps_per_epoch', 'train',
+           'fit', 'losses_and_hits', 'evaluate', 'metrics_of', 'compiled', 'epoch_batches', 'steps_per_epoch', 'train',
            'stack_size', 'training_lock', 'train_population']
 
 # %% ../nbs/01b_training.ipynb #cce9fa7f
@@ -287,6 +287,12 @@ def _memory_format(module: nn.Module) -> nn.Module:
     "Convolutions run faster on channels-last tensors, on CPU and GPU; other networks are left as they are."
     return module.to(memory_format=torch.channels_last) if any(isinstance(m, nn.Conv2d) for m in module.modules()) else module
 
+def compiled(module: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
+    """The module, compiled where the recipe wants it; on a GPU its kernels are replayed as CUDA graphs.
+
+    Its weights are read anew at every call, so that changing them never compiles again."""
+    return torch.compile(module, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else "default") if recipe.compile else module
+
 def epoch_batches(task: Task, recipe: Recipe, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
     "Shuffled, augmented batches of one epoch."
     x, y = task.split("train")
@@ -300,7 +306,7 @@ def steps_per_epoch(task: Task, recipe: Recipe) -> int:
 def _train_one(module: nn.Module, task: Task, recipe: Recipe, generator: torch.Generator, checkpoint: Checkpoint | None = None, desc: str = "training") -> nn.Module:
     device, batches = task.device, iter(())
     module = _memory_format(module.to(device)).train()
-    forward = torch.compile(module) if recipe.compile else module
+    forward = compiled(module, recipe, device)
 
     def before_epoch(epoch):
         nonlocal batches
