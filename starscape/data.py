@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +73,8 @@ def best_device(
 ) -> torch.device:
     "The device to work on; one that this machine lacks raises `SettingsError`."
     if device is None: return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    try: torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as e:
+    try: torch.empty(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as e:
         there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         raise SettingsError(f"Cannot use device {str(device)!r} on this machine, which has: {', '.join(there)}.") from e
     return torch.device(device)
@@ -105,10 +105,15 @@ class Augment:
         rows = top[:, None] + torch.arange(h, device=x.device)
         columns = left[:, None] + torch.arange(w, device=x.device)
         if self.flip: columns = torch.where(draw(2).bool()[:, None], columns.flip(1), columns)
-        fill = torch.tensor(self.fill, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
+        fill = _channel_values(self.fill, x.dtype, x.device)
         padded = F.pad(x - fill, (self.pad,) * 4)  # zero after the shift is black
         index = torch.arange(n, device=x.device).view(n, 1, 1, 1), torch.arange(c, device=x.device).view(1, c, 1, 1)
         return padded[(*index, rows[:, None, :, None], columns[:, None, None, :])] + fill
+
+@lru_cache(maxsize=16)
+def _channel_values(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    "One value a channel, (1, channels, 1, 1); kept, since sending it to a GPU for every batch would make the batch wait."
+    return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)
 
 # %% ../nbs/00_data.ipynb #a3f534e9
 @dataclass(frozen=True)
@@ -212,9 +217,13 @@ class Task:
         for split in ("train", "test"): self._check(split, *self.split(split))
         if self.train_x.shape[1:] != self.test_x.shape[1:]:
             raise DataError(f"Task {self.name!r}: one training input has shape {tuple(self.train_x.shape[1:])}, one test input {tuple(self.test_x.shape[1:])}; they must be the same.")
+        if self.train_x.dtype != self.test_x.dtype: raise DataError(f"Task {self.name!r}: training inputs are of type {self.train_x.dtype}, test inputs of {self.test_x.dtype}; they must be the same.")
+        if len({t.device for s in ("train", "test") for t in self.split(s)}) > 1: raise DataError(f"Task {self.name!r}: all tensors must be on one device, found inputs on {self.train_x.device} and {self.test_x.device}, labels on {self.train_y.device} and {self.test_y.device}.")
+        if len(self.train_y) > 1 and bool((self.train_y == self.train_y[0]).all()): raise DataError(f"Task {self.name!r}: all {len(self.train_y)} training labels are {int(self.train_y[0])}; classification needs two classes or more.")
         highest = int(max(self.train_y.max(), self.test_y.max()))
         set_field = lambda key, value: object.__setattr__(self, key, value)
         if self.num_classes is None: set_field("num_classes", highest + 1)
+        if not hasattr(self.num_classes, "__index__"): raise DataError(f"Task {self.name!r}: num_classes must be a whole number, found {self.num_classes!r}.")
         if self.num_classes < 2: raise DataError(f"Task {self.name!r} has {self.num_classes} class; classification needs two or more.")
         if highest >= self.num_classes: raise DataError(f"Task {self.name!r} has a label {highest}, but num_classes is {self.num_classes}; labels run from 0 to num_classes - 1.")
         for split in ("train", "test"): set_field(f"{split}_y", self.split(split)[1].long())
@@ -223,6 +232,9 @@ class Task:
         where = f"Task {self.name!r}, {split} split"
         for kind, value in (("inputs", x), ("labels", y)):
             if not isinstance(value, (Tensor, Images) if kind == "inputs" else Tensor): raise DataError(f"{where}: {kind} must be a tensor, found {type(value).__name__}; torch.as_tensor makes one.")
+            if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_meta): raise DataError(f"{where}: {kind} must be a plain tensor with values, found {value.layout} on {value.device}; value.to_dense() makes one of a sparse one.")
+        if isinstance(x, Tensor) and x.ndim == 0: raise DataError(f"{where}: inputs must be one row an example, found a single number.")
+        if isinstance(x, Tensor) and x.is_complex(): raise DataError(f"{where}: inputs must be real or whole numbers, found {x.dtype}; torch.view_as_real makes two real ones of each.")
         if len(x) == 0: raise DataError(f"{where} is empty.")
         if y.shape != x.shape[:1]: raise DataError(f"{where}: {len(x)} inputs want {len(x)} labels in one dimension, found shape {tuple(y.shape)}.")
         if y.is_floating_point() or y.min() < 0: raise DataError(f"{where}: labels must be whole numbers from 0, found {y.dtype} with minimum {y.min()}.")
@@ -245,13 +257,16 @@ class Task:
 
     def to(self, device: str | torch.device) -> "Task":
         "This task on another device."
-        if torch.device(device) == self.device: return self
+        device = best_device(device)
+        if device == self.device: return self
         moved = {f"{s}_{k}": v.to(device) for s in ("train", "test") for k, v in zip("xy", self.split(s))}
         return replace(self, **moved)
 
     def subset(self, n_train: int, n_test: int | None = None) -> "Task":
         "The first `n_train` and `n_test` examples: a smaller task for a first look."
         n_test = len(self.test_y) if n_test is None else n_test
+        for n in (n_train, n_test):
+            if not hasattr(n, "__index__") or n < 1: raise SettingsError(f"A subset has a whole number of examples, at least 1; found {n!r}.")
         return replace(self, train_x=_first(self.train_x, n_train), train_y=self.train_y[:n_train], test_x=_first(self.test_x, n_test), test_y=self.test_y[:n_test])
 
     def hold_back(
@@ -303,6 +318,7 @@ def batches(
     augment: bool = False,  # apply the task's augmentation
 ) -> Iterator[tuple[Tensor, Tensor]]:
     "Inputs and labels, a batch at a time, on the task's device."
+    if not hasattr(batch_size, "__index__") or batch_size < 1: raise SettingsError(f"batch_size is a whole number of examples, at least 1; found {batch_size!r}.")
     x, y = task.split(split)
     if generator is None: yield from zip(x.split(batch_size), y.split(batch_size)); return
     for index in batch_order(len(y), batch_size, generator):
@@ -366,8 +382,8 @@ def _from_torchvision(name: str, root: Path, download: bool) -> Task:
     reader, mean, std, num_classes, augment = _torchvision_tasks[name]
     dataset = getattr(require_torchvision().datasets, reader)
     try: parts = [dataset(root=str(root), train=train, download=download) for train in (True, False)]
-    except RuntimeError as e:
-        raise DataError(f"No usable {reader} files under {root} ({str(e).splitlines()[0]}). Pass root= where they are, or download=True to fetch them there.") from e
+    except Exception as e:  # damaged bytes meet any exception there is
+        raise DataError(f"No usable {reader} files under {root} ({(str(e).splitlines() or [type(e).__name__])[0]}). Pass root= where they are, or download=True to fetch them there.") from e
     splits = []
     for part in parts:
         x = torch.as_tensor(part.data)
