@@ -219,7 +219,7 @@ class Task:
             raise DataError(f"Task {self.name!r}: one training input has shape {tuple(self.train_x.shape[1:])}, one test input {tuple(self.test_x.shape[1:])}; they must be the same.")
         if self.train_x.dtype != self.test_x.dtype: raise DataError(f"Task {self.name!r}: training inputs are of type {self.train_x.dtype}, test inputs of {self.test_x.dtype}; they must be the same.")
         if len({t.device for s in ("train", "test") for t in self.split(s)}) > 1: raise DataError(f"Task {self.name!r}: all tensors must be on one device, found inputs on {self.train_x.device} and {self.test_x.device}, labels on {self.train_y.device} and {self.test_y.device}.")
-        if len(self.train_y) > 1 and bool((self.train_y == self.train_y[0]).all()): raise DataError(f"Task {self.name!r}: all {len(self.train_y)} training labels are {int(self.train_y[0])}; classification needs two classes or more.")
+        if len(self.train_y) > 1 and bool((self.train_y == self.train_y[0]).all()): raise DataError(f"Task {self.name!r}: all {len(self.train_y)} training labels are {int(self.train_y[0])}; classification needs two or more classes.")
         highest = int(max(self.train_y.max(), self.test_y.max()))
         set_field = lambda key, value: object.__setattr__(self, key, value)
         if self.num_classes is None: set_field("num_classes", highest + 1)
