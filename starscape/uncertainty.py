@@ -50,7 +50,7 @@ class StarPosterior(Posterior):
 
     def draws(self, generator):
         while True:
-            n, t = int(torch.randint(len(self.sources), (), generator=generator)), float(draw_t(self.t, 1, generator))
+            n, t = int(torch.randint(len(self.sources), (), generator=generator)), float(draw_t(self.t, 1, 1, generator))
             yield interpolate(self.star, self.sources[n], t)
 
 class EnsemblePosterior(Posterior):
