@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 
-from .data import SettingsError, Task, lookup, require_torchvision
+from .data import SettingsError, StarscapeError, Task, lookup, require_torchvision
 
 # %% ../nbs/01_networks.ipynb #df786dfb
 def mlp(
@@ -287,7 +288,7 @@ class Network:
 
     def __init__(self, name: str, **settings):
         try: plain = json.loads(json.dumps(settings))
-        except TypeError as e: raise SettingsError(f"Settings of network {name!r} must be plain numbers, strings and lists: {e}.") from None
+        except (TypeError, ValueError, RecursionError) as e: raise SettingsError(f"Settings of network {name!r} must be plain numbers, strings and lists: {e}.") from None
         self.name, self.settings = name, MappingProxyType(plain)
 
     @classmethod
@@ -314,8 +315,11 @@ class Network:
         with torch.random.fork_rng(devices=[]):
             if seed is not None: torch.manual_seed(seed)
             try: module = builder(**self.settings)
-            except TypeError as e: raise SettingsError(f"Network {self.name!r} cannot be built with {dict(self.settings)}: {e}.") from e
+            except StarscapeError: raise
+            except Exception as e: raise SettingsError(f"Network {self.name!r} cannot be built with {str(dict(self.settings))[:200]}: {str(e)[:200]}.") from e
         if not isinstance(module, nn.Module): raise SettingsError(f"The builder of network {self.name!r} gave a {type(module).__name__}, not an nn.Module.")
+        empty = [k for k, v in module.state_dict().items() if isinstance(v, Tensor) and not is_lazy(v) and 0 in v.shape]
+        if empty: raise SettingsError(f"Network {self.name!r} cannot be built with {str(dict(self.settings))[:200]}: {empty[0]!r} would hold no values. Sizes are at least 1.")
         return module
 
     def to_json(self) -> dict:
@@ -326,7 +330,7 @@ class Network:
     def from_json(cls, value: Mapping) -> "Network":
         "Back from `to_json`."
         try: return cls(str(value["name"]), **value["settings"])
-        except (TypeError, KeyError) as e: raise SettingsError(f"A network is described by name and settings, found {str(value)[:200]!r}.") from e
+        except (TypeError, KeyError, IndexError) as e: raise SettingsError(f"A network is described by name and settings, found {str(value)[:200]!r}.") from e
 
     def _key(self) -> str: return json.dumps(self.to_json(), sort_keys=True)
     def __eq__(self, other): return isinstance(other, Network) and self._key() == other._key()
