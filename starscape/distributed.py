@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fan_out', 'worker_device', 'rank', 'world_size', 'process_group', 'from_rank_zero']
 
-# %% ../nbs/00a_distributed.ipynb #75c9d52c
+# %% ../nbs/00a_distributed.ipynb #10826f88
 import contextlib
 import itertools
 import os
@@ -24,7 +24,7 @@ from joblib.parallel import get_active_backend
 
 from .data import StarscapeError, best_device, progress
 
-# %% ../nbs/00a_distributed.ipynb #d30938f8
+# %% ../nbs/00a_distributed.ipynb #dea5f0a3
 _LOST = {"BrokenExecutor", "KilledWorker", "RayActorError", "WorkerCrashedError"}  # what loky, dask and Ray call a worker that died
 
 def fan_out(
@@ -44,7 +44,7 @@ def fan_out(
         tasks, errors = todo(), []
         as_they_come = get_active_backend()[0].supports_return_generator
         try:
-            results = joblib.Parallel(batch_size=1, return_as="generator_unordered" if as_they_come else "list")(joblib.delayed(_quietly)(function, task) for task in tasks)
+            results = joblib.Parallel(batch_size=1, pre_dispatch="n_jobs", return_as="generator_unordered" if as_they_come else "list")(joblib.delayed(_quietly)(function, task, os.getpid()) for task in tasks)
             for error in progress(results, desc=desc, total=len(tasks), unit="task"): errors += [error] if error else []
         except Exception as e:
             if not left or _LOST.isdisjoint(c.__name__ for c in type(e).__mro__): raise
@@ -53,15 +53,15 @@ def fan_out(
         if errors: raise errors[0]
         return
 
-def _quietly(function: Callable, task) -> Exception | None:
-    "In a worker: no progress bar, and an exception is a result."
-    os.environ["TQDM_DISABLE"] = "1"
+def _quietly(function: Callable, task, sender: int) -> Exception | None:
+    "In a worker: an exception is a result, and there is no progress bar unless the worker is a thread of the sender."
+    if os.getpid() != sender: os.environ["TQDM_DISABLE"] = "1"
     try: function(task)
     except Exception as e:
         if not isinstance(e, StarscapeError): e.add_note(f"In a worker:\n{traceback.format_exc()}")
         return e
 
-# %% ../nbs/00a_distributed.ipynb #a8fd2f84
+# %% ../nbs/00a_distributed.ipynb #12b9edd7
 @contextlib.contextmanager
 def worker_device(
     device: str | torch.device | None = None,  # what the user asked for; `None` or "cuda" leave open which GPU
@@ -83,7 +83,7 @@ def worker_device(
         with lock: yield torch.device("cuda", i)
         return
 
-# %% ../nbs/00a_distributed.ipynb #caa15447
+# %% ../nbs/00a_distributed.ipynb #b3de13c9
 def rank() -> int: return dist.get_rank() if dist.is_initialized() else 0
 
 def world_size() -> int: return dist.get_world_size() if dist.is_initialized() else 1

@@ -14,10 +14,12 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
@@ -27,7 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .data import SettingsError, Task, TrainingError, ZooError, batch_order, best_device, lookup, progress
-from .networks import Network, call_stacked, is_linear_chain, stack, unstack
+from .distributed import fan_out, worker_device
+from .networks import Network, call_stacked, is_linear_chain, network_builders, register_network, stack, unstack
 from .zoo import Zoo, write_atomically
 
 # %% ../nbs/01b_training.ipynb #8496b0a6
@@ -395,6 +398,41 @@ def training_lock(zoo: Zoo, name: str, wait: bool = True):
         with FileLock(folder / f"{name}.lock", timeout=-1 if wait else 0): yield True
     except Timeout: yield False
 
+@dataclass(frozen=True)
+class _Population:
+    "What a worker is sent to train some models of a population."
+    task: Task
+    network: Network
+    builder: Callable[..., nn.Module] | None  # of the network: a worker may not know one of the user's own
+    recipe: Recipe
+    path: Path  # of the zoo
+    seed: int
+    device: str | torch.device | None
+    checkpoint_every: float
+    made: Mapping  # what the file of each model says of how it was made
+
+    def __call__(self, group: Sequence[tuple[str, str, int]], wait: bool) -> None:
+        "Train the models of one stack, unless another process does; with `wait`, once that one is through or dead."
+        if self.builder: register_network(self.network.name, self.builder)
+        zoo = Zoo(self.path)
+        with training_lock(zoo, group[0][0], wait) as mine:
+            if mine and not all(name in zoo for name, _, _ in group):
+                with worker_device(self.device) as device: self._train(zoo, group, device)
+
+    def _train(self, zoo: Zoo, group, device: torch.device) -> None:
+        network, task, seed = self.network, self.task.to(device), self.seed
+        modules = [network.build(seed_of(seed, role, i, "init")) for _, role, i in group]
+        generators = [generator_for(seed, role, i, "order", device=device) for _, role, i in group]
+        desc = f"training {group[0][0]}" + (f" … {group[-1][0]}" if len(group) > 1 else "")
+        checkpoint = Checkpoint(zoo.path / ".unfinished" / f"{group[0][0]}.safetensors", self.made | dict(names=[g[0] for g in group], seed=seed), self.checkpoint_every)
+        if len(group) == 1: states = [_train_one(modules[0], task, self.recipe, generators[0], checkpoint, desc).state_dict()]
+        else: states = _train_stack(modules, task, self.recipe, generators, checkpoint, desc)
+        skeleton = network.build().to(device)
+        for (name, role, i), state in zip(group, states):
+            skeleton.load_state_dict(state)
+            if name not in zoo: zoo.add(name, state, role=role, **(self.made | dict(network=network)), seed=seed, index=i, metrics=metrics_of(skeleton, task))
+        checkpoint.clear()
+
 def train_population(
     task: Task,
     network: "str | Network | Callable[..., nn.Module]",  # a name, a Network, or a callable that builds an nn.Module
@@ -411,35 +449,23 @@ def train_population(
     """Train independent solutions into a zoo, and return it. What the zoo already holds is not trained again.
 
     Interrupted or killed, it resumes from its last checkpoint, to the same bits on a CPU. Several processes may work on one
-    zoo: each trains what no other one is training. A model of the same name but of other settings raises `ZooError`."""
+    zoo: each trains what no other one is training. A model of the same name but of other settings raises `ZooError`.
+
+    With `joblib.parallel_config(backend=…)` around it, its stacks are trained by that backend's workers, which must see the
+    zoo's folder: to the same bits, as long as a worker computes on as many threads."""
     if n_sources < 0 or n_heldout < 0: raise SettingsError(f"Cannot train {n_sources} sources and {n_heldout} held-out models.")
-    zoo, device, network = Zoo(zoo), best_device(device), Network.of(network, task)
+    zoo, network, spread = Zoo(zoo), Network.of(network, task), joblib.effective_n_jobs(None) > 1
+    here = best_device(None if spread else device)  # a worker has devices of its own
     made = dict(network=network.to_json(), recipe=recipe.to_json(), task=task.name, task_fingerprint=task.fingerprint)
     jobs = [(f"{role}-{i:03}", role, i) for role, n in (("source", n_sources), ("heldout", n_heldout)) for i in range(n)]
-    seeds = {name: dict(seed=seed, index=i) for name, _, i in jobs}
-    for name, _, _ in jobs:
-        if name in zoo: _agreed(zoo, name, made | seeds[name])
-    size = stacked or stack_size(network, device)
-    task = task.to(device)
+    for name, _, i in jobs:
+        if name in zoo: _agreed(zoo, name, made | dict(seed=seed, index=i))
+    size = stacked or stack_size(network, here)
     # a stack is always trained whole, so that a model never depends on which of its neighbours were there before
     groups = [jobs[first : first + size] for first in range(0, len(jobs), size)]
-
-    def train_group(group) -> None:
-        modules = [network.build(seed_of(seed, role, i, "init")) for _, role, i in group]
-        generators = [generator_for(seed, role, i, "order", device=device) for _, role, i in group]
-        desc = f"training {group[0][0]}" + (f" … {group[-1][0]}" if len(group) > 1 else "")
-        checkpoint = Checkpoint(zoo.path / ".unfinished" / f"{group[0][0]}.safetensors", made | dict(names=[g[0] for g in group], seed=seed), checkpoint_every)
-        if len(group) == 1: states = [_train_one(modules[0], task, recipe, generators[0], checkpoint, desc).state_dict()]
-        else: states = _train_stack(modules, task, recipe, generators, checkpoint, desc)
-        skeleton = network.build().to(device)
-        for (name, role, _), state in zip(group, states):
-            skeleton.load_state_dict(state)
-            if name not in zoo: zoo.add(name, state, role=role, **(made | dict(network=network)), **seeds[name], metrics=metrics_of(skeleton, task))
-        checkpoint.clear()
-
+    builder = network_builders.get(network.name)
+    train_group = _Population(task.to("cpu" if spread else here), network, builder, recipe, zoo.path, seed, device if spread else here, checkpoint_every, made)
     unfinished = lambda: [g for g in groups if not all(name in zoo for name, _, _ in g)]
     for wait in (False, True):  # first what no other process is training, then what one may have left undone
-        for group in unfinished():
-            with training_lock(zoo, group[0][0], wait) as mine:
-                if mine and group in unfinished(): train_group(group)
+        fan_out(partial(train_group, wait=wait), unfinished, desc="training")
     return zoo
