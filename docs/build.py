@@ -257,7 +257,8 @@ def write_pages():
     pages = [Page(path) for path in sorted(PROCESSED.rglob("*.ipynb"))]
     names_of = {page.address: {name: page.label(name) for name in page.names()} for page in pages}
     index = next(page for page in pages if page.address == "index")
-    tutorials = [page for page in pages if page.address.startswith("tutorials/")]
+    contents = "".join(text(cell["source"]) for cell in index.notebook["cells"])  # tutorials come in the order of its list
+    tutorials = sorted((page for page in pages if page.address.startswith("tutorials/")), key=lambda page: contents.find(page.address))
     notebooks = [page for page in pages if page not in (index, *tutorials)]
     sections = ["notebooks", *(["learn"] if tutorials else []), "reference", "changelog", "contributing"]
     index.write(names_of, ending=toctree(sections))
