@@ -28,6 +28,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from .axes import Atom, Cause, find
 from .data import SymmetryError
 from .operators import Axes, GraphFollower, constant_axes, live_nodes
+from .scaling import Rescaling, Walk, rescalings
 
 # %% ../nbs/01e_derivation.ipynb #7fb56c52
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Derived:
     buffers: frozenset[str]
     fixed: list[dict] = field(default_factory=list)  # parameter, axis, size, operator, module, source
     notes: tuple[str, ...] = ()
+    rescalings: tuple[Rescaling, ...] = ()  # of the kinds that were asked for
+    refused: dict[tuple[str, str], Cause] = field(default_factory=dict)  # (group, kind) -> what forbids it
 
 # %% ../nbs/01e_derivation.ipynb #9169239c
 def as_call(example_inputs) -> tuple[tuple, dict]:
@@ -296,8 +299,11 @@ def _written(term: list[list[Factor]]) -> Axis:
 assert _written([[Factor(2), Factor(3)], [Factor(4, ("a",)), Factor(2), Factor(2)]]) == ((Factor(6),), (Factor(4, ("a",)), Factor(4)))
 
 # %% ../nbs/01e_derivation.ipynb #98b22a7e
-def derive(model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Callable | None = None) -> Derived:
-    "The permutation groups of a network, from its traces in eval and in train mode."
+def derive(model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Callable | None = None, kinds: tuple[str, ...] = ()) -> Derived:
+    """The permutation groups of a network, from its traces in eval and in train mode.
+
+    `kinds` says which rescalings of their units are wanted as well: `scale`, `sign`.
+    """
     programs, notes, error = [trace(model, args, kwargs, output=output)], (), None
     for inputs in ((args, kwargs), doubled((args, kwargs))):  # one image alone has no batch statistics
         try: programs.append(trace(model, *inputs, training=True, output=output))
@@ -310,7 +316,21 @@ def derive(model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Callab
                                 f"moves is not known. Give inputs that run in train mode. {error}")
         notes = (f"train mode could not be traced, so the groups are those of eval mode: {error}",)
     derivation.pin_unused()
-    return _Reader(derivation).read(notes)
+    reader = _Reader(derivation)
+    derived = reader.read(notes)
+    for kind in kinds: _add_rescalings(derived, reader, programs, kind)
+    return derived
+
+def _add_rescalings(derived: Derived, reader: _Reader, programs, kind: str):
+    "A head is not rescaled as well where each of its channels is."
+    walk = Walk(reader.derivation.follower, kind)
+    for program in programs: walk.follow(program)
+    outer = {g for a in reader.outer.values() for g in reader.names.get(a, ())}
+    members = {g for a in reader.outer for g in reader.names.get(a, ())}
+    found = rescalings(walk, reader.names)
+    inside = {r.exponents for r in found if r.group in members}
+    derived.rescalings += tuple(r for r in found if r.group not in outer or r.exponents not in inside)
+    derived.refused |= {(group, kind): cause for atom, cause in walk.refused.items() for group in reader.names.get(atom, ())}
 
 def _followed(model, programs) -> Derivation:
     "Follow the programs, and once more if they take apart what a reshape put together."
@@ -367,11 +387,11 @@ def _inputs_key(call):
 # %% ../nbs/01e_derivation.ipynb #102f4b79
 _DERIVED: dict[Any, Derived] = {}
 
-def derive_once(model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Callable | None = None) -> Derived:
+def derive_once(model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Callable | None = None, kinds: tuple[str, ...] = ()) -> Derived:
     "`derive`, remembered per architecture for the life of the process."
     key = architecture_key(model, args, kwargs) if output is None else None
-    if key is None: return derive(model, args, kwargs, output)
-    if key not in _DERIVED:
+    if key is None: return derive(model, args, kwargs, output, kinds)
+    if (key, kinds) not in _DERIVED:
         if len(_DERIVED) >= 64: del _DERIVED[next(iter(_DERIVED))]
-        _DERIVED[key] = derive(model, args, kwargs)
-    return _DERIVED[key]
+        _DERIVED[key, kinds] = derive(model, args, kwargs, kinds=kinds)
+    return _DERIVED[key, kinds]

@@ -68,6 +68,7 @@ class Follower:
         self.parted, self.found = parted, set()  # reshapes whose first new axis is taken apart: given, and seen now
         self.nests: list[list[dict[str, list]]] = []  # per operator, per operand: label -> term
         self.node, self.constants = None, set()  # the node now; the nodes that hold no parameter and no input
+        self.values: dict = {}  # every node's axes, for those who walk the graph again
 
     def fresh(self, shape, pinned=False) -> Axes: return Axes(self.terms.new(n, pinned) for n in shape)
 
@@ -175,7 +176,10 @@ class GraphFollower(Follower):
             elif node not in live: continue
             elif node.op == "get_attr": env[node] = self._attribute(graph_module, node)
             elif node.op == "call_function": env[node] = self._call(node, env)
-            elif node.op == "output": return self._values(node.args[0], env)
+            elif node.op == "output":
+                out = self._values(node.args[0], env)
+                self.values |= env
+                return out
 
     def _attribute(self, graph_module, node):
         value = operator.attrgetter(node.target)(graph_module)

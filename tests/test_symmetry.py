@@ -1,6 +1,7 @@
 """Permutation symmetries: the function is kept on every network, the groups are all there, and bad input is named."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from starscape.data import StateError, SymmetryError, require_torchvision
 from starscape.networks import build_network
-from starscape.symmetry import Factor, PermutationSymmetry, _randomise
+from starscape.symmetry import Element, Factor, PermutationSymmetry, _randomise
 
 IMAGES = torch.randn(4, 3, 32, 32)
 
@@ -292,7 +293,7 @@ def test_of_leaves_the_model_as_it_was():
 class RandomNetwork(nn.Module):
     """Layers drawn by hypothesis: widths, and whether each is joined to the last by a sum, a concatenation, or not."""
 
-    def __init__(self, layers, convolutional):
+    def __init__(self, layers, convolutional, act=nn.ReLU):
         super().__init__()
         self.convolutional, self.kinds, self.layers = convolutional, [k for _, k, _ in layers], nn.ModuleList()
         width = 3
@@ -300,7 +301,7 @@ class RandomNetwork(nn.Module):
             out = width if kind == "sum" else out
             layer = nn.Conv2d(width, out, 3, padding=1) if convolutional else nn.Linear(width, out)
             norms = (nn.BatchNorm2d(out), nn.GroupNorm(1, out)) if convolutional else (nn.BatchNorm1d(out), nn.LayerNorm(out))
-            self.layers.append(nn.Sequential(layer, norms[norm] if norm < 2 else nn.Identity(), nn.ReLU()))
+            self.layers.append(nn.Sequential(layer, norms[norm] if norm < 2 else nn.Identity(), act()))
             width = width + out if kind == "concatenate" else out
         self.head = nn.Linear(width * (4 if convolutional else 1), 3)
 
@@ -341,6 +342,136 @@ def test_laws_hold_for_heads(seed):
     assert same(symmetry.compose(symmetry.compose(p, q), r), symmetry.compose(p, symmetry.compose(q, r)))
     assert same(symmetry.apply(symmetry.compose(p, q), state), symmetry.apply(p, symmetry.apply(q, state)))
     assert same(symmetry.apply(symmetry.inverse(p), symmetry.apply(p, state)), state)
+
+
+# --- modulo more than permutations
+
+ALL = ("permutation", "scale", "sign")
+
+
+def chain(act, *norm):
+    return nn.Sequential(nn.Linear(2, 3), *norm, act, nn.Linear(3, 2), act, nn.Linear(2, 1))
+
+
+def free_scales(model, x, samples=400):
+    """The dimension of all diagonal rescalings of the parameters that keep the function, from derivatives alone."""
+    model, rows, g = copy.deepcopy(model).double().eval(), [], torch.Generator().manual_seed(0)
+    for _ in range(samples):
+        parameters = {k: torch.randn(p.shape, generator=g, dtype=torch.float64, requires_grad=True) for k, p in model.named_parameters()}
+        buffers = {k: torch.rand(b.shape, generator=g, dtype=torch.float64) for k, b in model.named_buffers() if b.is_floating_point()}
+        out = torch.func.functional_call(model, parameters | buffers, (torch.randn(x.shape, generator=g, dtype=torch.float64),)).flatten()
+        gradients = torch.autograd.grad(out[torch.randint(len(out), (), generator=g)], list(parameters.values()), allow_unused=True)
+        rows.append(torch.cat([(p * (0 * p if d is None else d)).flatten().detach() for p, d in zip(parameters.values(), gradients)]))
+    rows = torch.stack(rows)
+    return rows.shape[1] - int(torch.linalg.matrix_rank(rows / rows.norm(dim=0).clamp_min(1e-30), rtol=1e-9))
+
+
+class GatedUnits(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate, self.up, self.down = nn.Linear(3, 4), nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+SCALED = {
+    "relu": (lambda: chain(nn.ReLU()), torch.randn(4, 2)),
+    "leaky relu": (lambda: chain(nn.LeakyReLU(0.2)), torch.randn(4, 2)),
+    "tanh": (lambda: chain(nn.Tanh()), torch.randn(4, 2)),
+    "gelu": (lambda: chain(nn.GELU()), torch.randn(4, 2)),
+    "linear": (lambda: chain(nn.Identity()), torch.randn(4, 2)),
+    "batch norm": (lambda: chain(nn.ReLU(), nn.BatchNorm1d(3)), torch.randn(4, 2)),
+    "layer norm": (lambda: chain(nn.ReLU(), nn.LayerNorm(3)), torch.randn(4, 2)),
+    "gated": (GatedUnits, torch.randn(4, 3)),
+    "heads": (lambda: Heads(width=4, heads=2, fused=False), torch.randn(1, 3, 8)),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_all_scales_are_found_and_no_other(name):
+    make, x = SCALED[name]
+    model = make()
+    symmetry = PermutationSymmetry.of(model, x, modulo=ALL)
+    found = sum(symmetry.groups[r.group] for r in symmetry.rescalings.values() if r.kind == "scale")
+    assert found == free_scales(model, x) and (found > 0) == (name not in ("tanh", "gelu"))
+    symmetry.verify(model, x)
+
+
+@pytest.mark.parametrize("act, units", [(nn.Tanh(), 4), (nn.ReLU(), 0), (nn.GELU(), 0), (nn.Sigmoid(), 0), (nn.Identity(), 4)])
+def test_all_sign_flips_are_found_and_no_other(act, units):
+    model, x = nn.Sequential(nn.Linear(1, 2), act, nn.Linear(2, 2, bias=False), act, nn.Linear(2, 1)).double(), torch.randn(5, 1).double()
+    symmetry = PermutationSymmetry.of(model, x, modulo=ALL)
+    assert sum(symmetry.groups[r.group] for r in symmetry.rescalings.values() if r.kind == "sign") == units
+    x, state = 3 * torch.randn(64, 1).double(), dict(model.named_parameters())
+    sizes, kept = [p.numel() for p in state.values()], 0
+    draws = torch.randn(4, sum(sizes), dtype=torch.float64)  # what keeps the function must keep it for any parameters
+
+    def compute(flat):
+        return torch.func.functional_call(model, {k: v.view_as(p) for (k, p), v in zip(state.items(), flat.split(sizes))}, (x,))
+
+    with torch.no_grad():
+        references = [compute(flat) for flat in draws]
+        for signs in itertools.product((1.0, -1.0), repeat=sum(sizes)):
+            flips = torch.tensor(signs, dtype=torch.float64)
+            kept += all(torch.allclose(compute(flat * flips), r, atol=1e-12) for flat, r in zip(draws, references))
+    assert kept == 2**units
+
+
+@settings(max_examples=12, deadline=None)
+@given(layers=LAYERS, convolutional=st.booleans(), act=st.sampled_from([nn.ReLU, nn.Tanh, nn.GELU, nn.Identity]), seed=st.integers(0, 2**31))
+def test_any_element_keeps_the_logits_and_the_laws_hold(layers, convolutional, act, seed):
+    model = RandomNetwork(layers, convolutional, act)
+    x = torch.randn(4, 3, 5, 5) if convolutional else torch.randn(4, 3)
+    symmetry = PermutationSymmetry.of(model, x, modulo=ALL)
+    assert symmetry.verify(model, x, seed=seed) < 1e-10
+    g, state = torch.Generator().manual_seed(seed), random_state(model, seed)
+    p, q = symmetry.random(g), symmetry.random(g)
+    close = lambda a, b: a.keys() == b.keys() and all(torch.allclose(a[k], b[k], rtol=1e-10) for k in a)
+    assert close(symmetry.apply(symmetry.compose(p, q), state), symmetry.apply(p, symmetry.apply(q, state)))
+    assert close(symmetry.apply(symmetry.inverse(p), symmetry.apply(p, state)), state)
+    assert close(symmetry.apply(symmetry.identity(), state), state)
+
+
+def test_elements_of_heads_compose():
+    model = Heads()
+    symmetry, state, g = PermutationSymmetry.of(model, TOKENS, modulo=ALL), random_state(model), torch.Generator().manual_seed(3)
+    p, q = symmetry.random(g), symmetry.random(g)
+    assert symmetry.rescalings
+    for name, moved in symmetry.apply(symmetry.compose(p, q), state).items():
+        assert torch.allclose(moved, symmetry.apply(p, symmetry.apply(q, state))[name], rtol=1e-10)
+    for name, moved in symmetry.apply(symmetry.inverse(p), symmetry.apply(p, state)).items():
+        assert torch.allclose(moved, state[name], rtol=1e-10)
+
+
+def test_what_forbids_a_rescaling_is_named_and_wrong_elements_are_refused():
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 3)
+    symmetry, state = PermutationSymmetry.of(model, x, modulo=ALL), model.state_dict()
+    assert list(symmetry.rescalings) == ["scale:2"] and "1 scales" in repr(symmetry) and "1 scales" in symmetry._repr_html_()
+    frame = symmetry.frame().set_index(["parameter", "axis"])
+    assert frame.scale["0.weight", 0].startswith("gelu 1 ") and frame.sign["2.weight", 0].startswith("relu 3 ")
+    assert frame.scale["2.weight", 0] == "+1" and frame.scale["4.weight", 1] == "-1"
+    p = symmetry.identity()
+    for factors, message in (({"scale:2": -torch.ones(4)}, "positive"), ({"scale:2": torch.ones(3)}, r"has 4 factors, the element \(3,\)"),
+                             ({"scale:0": torch.ones(4)}, "no rescaling")):  # fmt: skip
+        with pytest.raises(SymmetryError, match=message):
+            symmetry.apply(Element(p.permutation, factors), state)
+    for modulo in ("scale", ("scale",), ("permutation", "rotation")):
+        with pytest.raises(SymmetryError, match="modulo"):
+            PermutationSymmetry.of(model, x, modulo=modulo)
+    assert not PermutationSymmetry.of(model, x).rescalings and isinstance(PermutationSymmetry.of(model, x).random(), dict)
+
+
+def test_verify_catches_a_wrong_rescaling():
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), torch.randn(2, 3)
+    right = PermutationSymmetry.of(model, x, modulo=ALL)
+    (name, r), = right.rescalings.items()
+    for left_out in range(3):
+        exponents = r.exponents[:left_out] + r.exponents[left_out + 1 :]
+        wrong = copy.copy(right)
+        object.__setattr__(wrong, "rescalings", {name: type(r)(r.group, r.kind, exponents)})
+        with pytest.raises(SymmetryError, match="computes another function"):
+            wrong.verify(model, x)
 
 
 # --- a few real architectures (the wide sweep is benchmarks/symmetry_coverage.py)
