@@ -102,18 +102,19 @@ _WIDTHS, _RESNET = (4, 8, 16, 32, 64, 128, 256), ("resnet18", "cifar10", "sgd")
 
 def _small_scale(task: str, epochs: int, n_stars: int = 3) -> Scale:
     "What runs on two cores."
-    def row(name, network, published, zoo, recipe, longer=2, **more):
-        return Setting(f"{name} on {task}", network, task, recipe, replace(recipe, epochs=longer * recipe.epochs, optimizer="sgd", lr=0.1), published, zoo, **(dict(n_stars=n_stars) | more))
+    def row(name, network, published, zoo, recipe, star=None, **more):
+        star = star or recipe
+        return Setting(f"{name} on {task}", network, task, recipe, replace(star, epochs=2 * star.epochs), published, zoo, n_stars=n_stars, **more)
     plain, main = Recipe(epochs=epochs), Network("mlp", width=64, depth=3)
     adam, warm = replace(plain, optimizer="adam", lr=0.001), replace(plain, warmup_epochs=max(1, epochs // 20))
     many = dict(n_sources=50, n_heldout=15, zoo="mlp-64x3", recipe=plain)
     thin = replace(plain, weight_decay=0.0)  # as on MNIST in the paper
     deep = [(f"ResNet-{6 * n + 2}", Network("resnet", blocks=[n] * 3, width=8), Recipe(epochs=12), f"resnet-{6 * n + 2}", 6 * n + 2, w) for n, w in ((1, 22), (2, 28), (3, 34))]
-    if task != "digits": deep = [(f"MLP 64×{d}, by depth", Network("mlp", width=64, depth=d), plain, f"mlp-64x{d}-by-depth", d, w) for d, w in ((1, 22), (2, 28), (3, 34), (4, 40))]
+    if task != "digits": deep = [(f"MLP 64×{d}, by depth", Network("mlp", width=64, depth=d), replace(plain, lr=0.05), f"mlp-64x{d}-by-depth", d, w) for d, w in ((1, 22), (2, 28), (3, 34), (4, 40))]
     rows = [
         row("MLP 64×3", main, _RESNET, **many),
         row("MLP 64×3, many held-out models", main, ("resnet18", "cifar10", "many_heldouts"), **many, measured=(15, 15)),
-        row("MLP 64×3, Adam", main, ("resnet18", "cifar10", "adam"), "mlp-64x3-adam", adam),
+        row("MLP 64×3, Adam", main, ("resnet18", "cifar10", "adam"), "mlp-64x3-adam", adam, star=plain),
         row("MLP 64×3, every second model warmed up", main, ("resnet18", "cifar10", "warmup_mixed"), "mlp-64x3-mixed", plain, mixed=warm, n_sources=10, n_heldout=6, measured=(10, 6)),
         *[row(name, network, (f"wrn_{w}_1", "cifar10", "sgd"), zoo, recipe, n_sources=10, n_heldout=3, measured=(3, 3), varies=(("by depth", d),)) for name, network, recipe, zoo, d, w in deep],
         *[row(f"MLP {w}×1", Network("mlp", width=w, depth=1), ("mlp", "mnist", f"depth_1_width_{w}"), f"mlp-{w}x1", thin, n_sources=17, n_heldout=3, measured=(17, 3), varies=(("MLP by width", w),)) for w in _WIDTHS],

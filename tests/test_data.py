@@ -25,17 +25,22 @@ def write_idx(path, values):
         f.write(header + values.tobytes())
 
 
-@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
-def test_mnist_files(tmp_path, name, folder):
+def write_mnist(raw, n_train=12, n_test=6):
+    "The four files of MNIST, packed and not; returns the images by split."
     random = np.random.default_rng(0)
-    raw = tmp_path / folder / "raw"
     raw.mkdir(parents=True)
     images = {}
-    for split, n in (("train", 12), ("t10k", 6)):
+    for split, n in (("train", n_train), ("t10k", n_test)):
         images[split] = random.integers(0, 256, (n, 28, 28), dtype=np.uint8)
         for kind, values in ((f"{split}-images-idx3-ubyte", images[split]), (f"{split}-labels-idx1-ubyte", np.arange(n, dtype=np.uint8) % 10)):
             write_idx(raw / f"{kind}.gz", values)
             (raw / kind).write_bytes(gzip.decompress((raw / f"{kind}.gz").read_bytes()))
+    return images
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+def test_mnist_files(tmp_path, name, folder):
+    images = write_mnist(tmp_path / folder / "raw")
     task = load_task(name, root=tmp_path)
     assert (len(task.train_y), len(task.test_y), task.num_classes, task.input_shape) == (12, 6, 10, (1, 28, 28))
     back = task.train_x * task.std[0] + task.mean[0]
@@ -43,35 +48,45 @@ def test_mnist_files(tmp_path, name, folder):
     assert task.augment is None
 
 
-@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
-def test_cifar_files(tmp_path, monkeypatch, name, classes):
+def write_cifar(folder, name, n, monkeypatch=None):
+    "The pickles of CIFAR, n images a file; returns their pixels by file. torchvision unpickles only files whose checksum it knows."
     from torchvision import datasets
 
+    classes = {"cifar10": 10, "cifar100": 100}[name]
     reader = datasets.CIFAR10 if classes == 10 else datasets.CIFAR100
     random = np.random.default_rng(0)
-    folder = tmp_path / reader.base_folder
-    folder.mkdir()
+    (folder / reader.base_folder).mkdir(parents=True)
     label = "labels" if classes == 10 else "fine_labels"
     pixels, sums = {}, {}
-    for file, _ in reader.train_list + reader.test_list:
-        pixels[file] = random.integers(0, 256, (4, 3072), dtype=np.uint8)
-        content = pickle.dumps({"data": pixels[file], label: list(range(4))})
-        (folder / file).write_bytes(content)
+
+    def write(file, content):
+        (folder / reader.base_folder / file).write_bytes(content)
         sums[file] = hashlib.md5(content).hexdigest()
+
+    for k, (file, _) in enumerate(reader.train_list + reader.test_list):
+        pixels[file] = random.integers(0, 256, (n, 3072), dtype=np.uint8)
+        write(file, pickle.dumps({"data": pixels[file], label: [(k + i) % classes for i in range(n)]}))
     key = "label_names" if classes == 10 else "fine_label_names"
-    content = pickle.dumps({key: [f"class {i}" for i in range(classes)]})
-    (folder / reader.meta["filename"]).write_bytes(content)
-    # torchvision unpickles only files whose checksum it knows; here the files are ours
+    write(reader.meta["filename"], pickle.dumps({key: [f"class {i}" for i in range(classes)]}))
+    if monkeypatch:
+        for kind in ("train_list", "test_list"):
+            monkeypatch.setattr(reader, kind, [[file, sums[file]] for file, _ in getattr(reader, kind)])
+        monkeypatch.setattr(reader, "meta", reader.meta | {"md5": sums[reader.meta["filename"]]})
+    return pixels
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_cifar_files(tmp_path, monkeypatch, name, classes):
+    write_cifar(tmp_path / "others", name, 4)
     with pytest.raises(DataError, match="download=True"):
-        load_task(name, root=tmp_path)
-    for kind in ("train_list", "test_list"):
-        monkeypatch.setattr(reader, kind, [[file, sums[file]] for file, _ in getattr(reader, kind)])
-    monkeypatch.setattr(reader, "meta", reader.meta | {"md5": hashlib.md5(content).hexdigest()})
+        load_task(name, root=tmp_path / "others")
+    pixels = write_cifar(tmp_path, name, 4, monkeypatch)
     task = load_task(name, root=tmp_path)
-    assert (len(task.train_y), len(task.test_y), task.num_classes, task.input_shape) == (4 * len(reader.train_list), 4, classes, (3, 32, 32))
+    train = [file for file in pixels if file.startswith(("data", "train"))]
+    assert (len(task.train_y), len(task.test_y), task.num_classes, task.input_shape) == (4 * len(train), 4, classes, (3, 32, 32))
     assert task.augment == Augment(pad=4, flip=True, fill=tuple(-m / s for m, s in zip(task.mean, task.std)))
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (task.mean, task.std))
-    first = torch.tensor(pixels[reader.train_list[0][0]][0]).view(3, 32, 32) / 255
+    first = torch.tensor(pixels[train[0]][0]).view(3, 32, 32) / 255
     torch.testing.assert_close(task.train_x[0] * std + mean, first, rtol=1e-5, atol=1e-6)
 
 
