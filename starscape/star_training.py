@@ -6,18 +6,22 @@
 __all__ = ['T_DISTRIBUTIONS', 'FlatParameters', 'add_gradient', 'draw_t', 'draw_sources', 'aligned_average', 'train_star']
 
 # %% ../nbs/03_star_training.ipynb #ae142a99
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from .data import SettingsError, Task, ZooError, best_device, lookup
+from .distributed import from_rank_zero, rank, world_size
 from .interpolation import recalibrate, symmetry_for
-from .matching import Matcher
+from .matching import Matcher, _in_threads
 from .networks import Network, call_stacked, is_linear_chain
+from .sources import Ahead, MappedStates, matcher_within
 from .symmetry import Permutation
 from .training import Checkpoint, Recipe, _agreed, _memory_format, autocast, compiled, epoch_batches, fit, generator_for, metrics_of, seed_of, steps_per_epoch, training_lock
 from .zoo import Zoo
@@ -126,6 +130,7 @@ def train_star(
     name: str | None = None,  # of the star; "star-000" for seed 0, …
     device: str | torch.device | None = None,  # `None`: the best there is
     checkpoint_every: float = 30.0,  # seconds between two checkpoints while it trains
+    memory: int = 2**30,  # bytes of sources that are kept; where they need more, they are read from their files as they are drawn
 ) -> str:
     """Train a star model with Starlight (Algorithm 1 of arXiv 2403.07968) and store it in the zoo; returns its name.
 
@@ -133,20 +138,36 @@ def train_star(
     made in the same way, is not trained again; an interrupted run resumes. The star's BatchNorm statistics are computed on
     the training data when it is finished. Raises `ZooError` if there are no sources or a star of that name was made in
     another way, `SettingsError` if the sources are not all of one network, and `TrainingError`, naming step, t and source,
-    if the loss stops being finite."""
+    if the loss stops being finite.
+
+    In processes that `torchrun` started (see `process_group`), each takes its share of every step's pairs, of which there
+    must be a multiple of the number of processes; the star is what one process would have trained, up to rounding."""
     zoo, recipe, device, name = Zoo(zoo), recipe or Recipe(), best_device(device), name or f"star-{seed:03}"
     sources = zoo.sources if sources is None else list(sources)
     network, options = _common_network(zoo, sources), dict(t=t, mu=float(mu), realign_every=realign_every, init=init, pairs=pairs, ema=float(ema), align_ahead=align_ahead)
     _check_options(task, recipe, **options)
     made = dict(network=network.to_json(), recipe=recipe.to_json(), task=task.name, task_fingerprint=task.fingerprint, seed=seed, sources=sources) | options
-    with training_lock(zoo, name):
-        if name in zoo: _agreed(zoo, name, made); return name
-        training = _Starlight(task.to(device), zoo, recipe, network, sources, seed, **options)
-        checkpoint = Checkpoint(zoo.path / ".unfinished" / f"{name}.safetensors", made | dict(digests=[zoo.digest(s) for s in sources]), checkpoint_every)
+    def there() -> bool:
+        if name in zoo: _agreed(zoo, name, made)
+        return name in zoo
+    with training_lock(zoo, name) if rank() == 0 else contextlib.nullcontext():
+        if from_rank_zero(there): return name
+        training = _Starlight(task.to(device), zoo, recipe, network, sources, seed, memory=memory, **options)
+        checkpoint = _SharedCheckpoint(zoo.path / ".unfinished" / f"{name}.safetensors", made | dict(digests=[zoo.digest(s) for s in sources]), checkpoint_every)
         module = training.run(checkpoint, desc=f"training {name}")
-        zoo.add(name, module, role="star", **(made | dict(network=network)), metrics=metrics_of(module, training.task))
+        from_rank_zero(lambda: zoo.add(name, module, role="star", **(made | dict(network=network)), metrics=metrics_of(module, training.task)))
         checkpoint.clear()
     return name
+
+class _SharedCheckpoint(Checkpoint):
+    "Read and written by rank 0 alone."
+    def load(self): return from_rank_zero(super().load)
+
+    def save(self, tensors, epoch):
+        if rank() == 0: super().save(tensors, epoch)
+
+    def clear(self):
+        if rank() == 0: super().clear()
 
 def _check_options(task: Task, recipe: Recipe, t: str, mu: float, realign_every: int, init: str | None, pairs: int, ema: float, align_ahead: int) -> None:
     lookup("distribution of t", t, T_DISTRIBUTIONS)
@@ -154,6 +175,7 @@ def _check_options(task: Task, recipe: Recipe, t: str, mu: float, realign_every:
     for what, value, low, high in (("mu", mu, 0, float("inf")), ("realign_every", realign_every, 1, float("inf")), (f"pairs, in batches of {batch},", pairs, 1, batch),
                                    ("ema", ema, 0, 1 - 1e-9), (f"align_ahead, in epochs of {steps} steps,", align_ahead, 0, steps)):
         if not low <= value <= high: raise SettingsError(f"{what} must be at least {low}{f' and at most {high}' if high < float('inf') else ''}, found {value}.")
+    if pairs % world_size(): raise SettingsError(f"{world_size()} processes cannot share {pairs} (source, t) pairs a step evenly: pass pairs={world_size()}, or a multiple.")
 
 def _common_network(zoo: Zoo, names: Sequence[str]) -> Network:
     "The one network of all these models."
@@ -168,44 +190,52 @@ def _common_network(zoo: Zoo, names: Sequence[str]) -> Network:
 class _Starlight:
     "The state of one star training: θ, the sources, their permutations."
 
-    def __init__(self, task, zoo, recipe, network, sources, seed, *, t, mu, realign_every, init, pairs, ema, align_ahead):
+    def __init__(self, task, zoo, recipe, network, sources, seed, *, t, mu, realign_every, init, pairs, ema, align_ahead, memory=2**30):
         self.task, self.recipe, self.names, self.seed = task, recipe, sources, seed
         self.t, self.mu, self.realign_every, self.pairs, self.ema, self.align_ahead = t, mu, realign_every, pairs, ema, align_ahead
         self.steps, device = steps_per_epoch(task, recipe), task.device
         self.generators = dict(order=generator_for(seed, "star", "order", device=device), draws=generator_for(seed, "star", "draws"))
         self.symmetry = symmetry_for(network, task)
-        self.states = [{k: v.to(device) for k, v in zoo.state(s).items()} for s in sources]
-        self.matcher = Matcher(self.symmetry, self.states)
+        self.states = MappedStates(zoo, sources, device)
+        self.matcher = matcher_within(memory // 2, self.symmetry, self.states)
         self.permutations = {g: torch.arange(n).repeat(len(sources), 1) for g, n in self.symmetry.groups.items()}
         module = network.build(seed_of(seed, "star", "init"))
         if init == "average":
             mean, found = aligned_average(self.matcher, seed=seed)
             module.load_state_dict(mean)
-            self.remember(found)
+            self.remember(dict(enumerate(found)))
         elif init is not None: module.load_state_dict(zoo.state(init))
         self.module = _memory_format(module.to(device)).train()
         self.network = FlatParameters(self.module)
         self.forward = compiled(self.module, recipe, device)
         self.star = self.network.vector.clone()
-        self.average, self.snapshot = (self.star.clone() if wanted else None for wanted in (ema, align_ahead))
+        self.average, self.snapshot = (self.star.clone() if wanted else None for wanted in (ema, align_ahead or realign_every > 1))
         self.leaves = [v.detach().requires_grad_() for v in self.network.views(self.star)]
-        self.gradient = torch.zeros_like(self.star) if recipe.compile else None  # compiled code may hand out memory that it uses again
+        self.gradient = torch.zeros_like(self.star) if recipe.compile or world_size() > 1 else None  # compiled code may hand out memory that it uses again
         batch = min(recipe.batch_size, len(task.train_y))
-        self.shares = [len(part) for part in torch.arange(batch).tensor_split(pairs)]  # examples of each pair
+        shares = [len(part) for part in torch.arange(batch).tensor_split(pairs)]  # examples of each pair
+        self.own = slice(rank() * pairs // world_size(), (rank() + 1) * pairs // world_size())  # the pairs of this process
+        self.shares = shares[self.own]
+        self.examples = slice(sum(shares[: self.own.start]), sum(shares[: self.own.stop]))
+        self.weights, self.own_weight = [n / batch / (1 + mu) for n in self.shares], sum(self.shares) / batch * mu / (1 + mu)
         whole = is_linear_chain(self.module) and len(self.network.names) == len(list(self.module.parameters())) and task.train_x.is_floating_point()
-        self.stack = self._stack() if pairs > 1 and whole and batch % pairs == 0 else None
-        self.aligned: Tensor | None = None  # π_n(θ_n), one row for each source
+        self.stack = self._stack() if len(self.shares) > 1 and whole and batch % pairs == 0 else None
+        self.aligned_in = torch.full((len(sources),), -1)  # the epoch in which each source was aligned last
+        room = memory // 2 // self.star.nbytes
+        self.aligned = self.star.new_zeros(len(sources), len(self.star)) if len(sources) <= room else None  # π_n(θ_n), one row for each source
+        self.placed = torch.full((len(sources),), -1)  # the alignment that each row holds
+        self.ahead = Ahead(self.place, room, ahead=4 * len(self.shares))
         self.pending: Future | None = None
 
     def _stack(self) -> dict[str, Tensor]:
         "Parameters of as many networks as there are pairs, in one tensor that is kept."
-        self.points = self.star.new_zeros(self.pairs, len(self.star))
+        self.points = self.star.new_zeros(len(self.shares), len(self.star))
         return {k: v.detach().requires_grad_() for k, v in zip(self.network.names, self.network.views(self.points))}
 
     def run(self, checkpoint: Checkpoint, desc: str) -> nn.Module:
         "Train, and return the star in eval mode with its BatchNorm statistics computed."
         tensors = {f"star.{k}": p for k, p in zip(self.network.names, self.leaves)} | {f"permutation.{g}": p for g, p in self.permutations.items()}
-        tensors |= {f"buffer.{k}": b for k, b in self.module.named_buffers()}
+        tensors |= {f"buffer.{k}": b for k, b in self.module.named_buffers()} | dict(aligned_in=self.aligned_in)
         tensors |= {k: v for k, v in dict(average=self.average, snapshot=self.snapshot).items() if v is not None}
         if self.gradient is not None:
             for p, g in zip(self.network.params, self.network.views(self.gradient)): p.grad = g
@@ -217,48 +247,72 @@ class _Starlight:
         return recalibrate(self.module.eval(), self.task)
 
     def before_epoch(self, epoch: int) -> None:
-        "Align the sources to θ when it is time, and draw the epoch's sources and positions."
-        due = epoch % self.realign_every == 0
-        if due: self.remember(self.realign(epoch))
-        if due or self.aligned is None: self.place()
-        draws, weight = self.generators["draws"], 1 / (1 + self.mu)
-        rows, ts, device = draw_sources(len(self.names), self.steps, self.pairs, draws), draw_t(self.t, self.steps, self.pairs, draws), self.task.device
-        self.sources, self.ts, self.weights = rows.tolist(), ts.tolist(), [weight * n / sum(self.shares) for n in self.shares]
+        "Draw the epoch's sources and positions, and align the sources that were drawn, if it is time."
+        draws, device = self.generators["draws"], self.task.device
+        rows, ts = draw_sources(len(self.names), self.steps, self.pairs, draws), draw_t(self.t, self.steps, self.pairs, draws)
+        self.realign(epoch, rows)
+        rows, ts = rows[:, self.own], ts[:, self.own]
+        self.sources, self.ts = rows.tolist(), ts.tolist()
         self.scales = ((1 - ts) * torch.tensor(self.weights)).to(device, torch.float32)  # of a whole epoch: nothing travels at a step
-        self.own_scale = torch.tensor(1 - weight, device=device)
+        self.own_scale = torch.tensor(self.own_weight, device=device)
         if self.stack is not None: self.rows, self.at = rows.to(device), ts.to(device, self.star.dtype).unsqueeze(-1)
+        outdated = (self.placed != self.aligned_in).nonzero()[:, 0].tolist()
+        self.ahead.start(rows.flatten().tolist(), outdated)
+        if self.aligned is None: self.placed.copy_(self.aligned_in)
+        else:
+            for n in set(outdated) & set(self.ahead.order): self.aligned[n] = self.place(n); self.placed[n] = self.aligned_in[n]
         self.batches = epoch_batches(self.task, self.recipe, self.generators["order"])
 
-    def realign(self, epoch: int) -> list[Permutation]:
-        "π_n for every source: the search starts from the permutation of the last alignment."
-        if self.pending is not None:
-            found, self.pending = self.pending.result(), None
-            return found
-        return self.match(self.snapshot if self.align_ahead and epoch else self.star, epoch)  # resumed: what the thread was doing
+    def realign(self, epoch: int, rows: Tensor) -> None:
+        """π_n for every source that is drawn, once in `realign_every` epochs: to θ as it was when they began.
+
+        The search starts from the permutation of the last alignment. Processes share the work."""
+        window = epoch - epoch % self.realign_every
+        if self.snapshot is not None and epoch == window and not (self.align_ahead and epoch): self.snapshot.copy_(self.star)
+        found = {}
+        if self.pending is not None: found, self.pending = self.pending.result(), None
+        else: found = self.match(self.star if self.snapshot is None else self.snapshot, window, numbers=self.missing(window, rows))  # resumed: what the thread was doing
+        if world_size() > 1:
+            each = [None] * world_size()
+            dist.all_gather_object(each, found)
+            found = {n: p for part in each for n, p in part.items()}
+        self.remember(found)
+        self.aligned_in[list(found)] = window
+
+    def missing(self, window: int, rows: Tensor) -> list[int]:
+        "This process's share of the drawn sources that were not yet aligned in this window."
+        drawn = rows.unique()
+        return drawn[self.aligned_in[drawn] != window].tolist()[rank() :: world_size()]
 
     @torch.no_grad()
-    def match(self, vector: Tensor, epoch: int, **settings) -> list[Permutation]:
+    def match(self, vector: Tensor, epoch: int, *, numbers: Sequence[int], n_jobs: int | None = None) -> dict[int, Permutation]:
         state = self.module.state_dict() | dict(zip(self.network.names, self.network.views(vector)))
-        last = [{g: p[n] for g, p in self.permutations.items()} for n in range(len(self.names))]
-        return self.matcher.match(state, init=last, seed=seed_of(self.seed, "star", "match", epoch), **settings)
+        last, seed = [{g: p[n] for g, p in self.permutations.items()} for n in numbers], seed_of(self.seed, "star", "match", epoch)
+        one = lambda i: self.matcher.match_one(numbers[i], state, init=last[i], seed=seed)
+        return dict(zip(numbers, _in_threads(one, len(numbers), n_jobs, work=self.matcher._work())))
 
-    def remember(self, found: Sequence[Permutation]) -> None:
-        for n, permutation in enumerate(found):
+    def remember(self, found: Mapping[int, Permutation]) -> None:
+        for n, permutation in found.items():
             for g, p in permutation.items(): self.permutations[g][n] = p
 
     @torch.no_grad()
-    def place(self) -> None:
-        "Lay the permuted sources out as rows of one tensor."
-        if self.aligned is None: self.aligned = self.star.new_zeros(len(self.names), len(self.star))
-        for n, state in enumerate(self.states):
-            self.network.fill(self.aligned[n], self.symmetry.apply({g: p[n] for g, p in self.permutations.items()}, state))
+    def place(self, n: int) -> Tensor:
+        "A permuted source, laid out as θ is."
+        return self.network.fill(torch.zeros_like(self.star), self.symmetry.apply({g: p[n] for g, p in self.permutations.items()}, self.matcher.states[n]))
 
     def match_ahead(self, epoch: int) -> None:
         "Start the alignment for an epoch in a thread."
         self.snapshot.copy_(self.star)
+        draws = torch.Generator()
+        draws.set_state(self.generators["draws"].get_state())  # the epoch itself will draw the same
+        numbers = self.missing(epoch, draw_sources(len(self.names), self.steps, self.pairs, draws))
         pool = ThreadPoolExecutor(1)
-        self.pending = pool.submit(self.match, self.snapshot, epoch, n_jobs=1)
+        self.pending = pool.submit(self.match, self.snapshot, epoch, numbers=numbers, n_jobs=1)
         pool.shutdown(wait=False)
+
+    def source(self, i: int, k: int) -> Tensor:
+        "π_n(θ_n) for pair k of step i."
+        return self.ahead[i * len(self.shares) + k] if self.aligned is None else self.aligned[self.sources[i][k]]
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         with autocast(self.recipe, self.task.device): logits = self.forward(x)
@@ -268,12 +322,13 @@ class _Starlight:
         "One Starlight step on the next batch."
         if self.ema and (epoch or i): self.average.lerp_(self.star, 1 - self.ema)
         if self.align_ahead and i == self.steps - self.align_ahead and (epoch + 1) % self.realign_every == 0 and epoch + 1 < self.recipe.epochs: self.match_ahead(epoch + 1)
-        x, y = next(self.batches)
+        x, y = (z[self.examples] for z in next(self.batches))
         if self.gradient is not None: self.gradient.zero_()
         else:
             for p in self.network.params: p.grad = None
         loss = self.at_pairs(i, x, y) if self.stack is None else self.at_stack(i, x, y)
-        if self.mu: loss = loss + add_gradient(self.loss, (x, y), self.network.vector, self.star, self.star, 0.0, self.own_scale, self.mu / (1 + self.mu))
+        if self.mu: loss = loss + add_gradient(self.loss, (x, y), self.network.vector, self.star, self.star, 0.0, self.own_scale, self.own_weight)
+        if world_size() > 1: dist.all_reduce(self.gradient); loss = loss * world_size()  # its own part, for all
         for leaf, p in zip(self.leaves, self.network.params): leaf.grad = p.grad
         return loss
 
@@ -281,17 +336,18 @@ class _Starlight:
         "The gradient at the points of step i, one after another, each on its share of the batch."
         total = 0.0
         for k, batch in enumerate(zip(x.split(self.shares), y.split(self.shares))):
-            total = total + add_gradient(self.loss, batch, self.network.vector, self.star, self.aligned[self.sources[i][k]], self.ts[i][k], self.scales[i, k], self.weights[k])
+            total = total + add_gradient(self.loss, batch, self.network.vector, self.star, self.source(i, k), self.ts[i][k], self.scales[i, k], self.weights[k])
         return total
 
     def at_stack(self, i: int, x: Tensor, y: Tensor) -> Tensor:
         "The same, all at once, for networks that batched products run."
-        torch.lerp(self.star, self.aligned.index_select(0, self.rows[i]), self.at[i], out=self.points)
-        with autocast(self.recipe, self.task.device): logits = call_stacked(self.module, self.stack, x.view(self.pairs, -1, *x.shape[1:]))
-        losses = cross_entropy(logits.float().flatten(0, 1), y, reduction="none", label_smoothing=self.recipe.label_smoothing).view(self.pairs, -1).mean(1)
+        sources = self.aligned.index_select(0, self.rows[i]) if self.aligned is not None else torch.stack([self.source(i, k) for k in range(len(self.shares))])
+        torch.lerp(self.star, sources, self.at[i], out=self.points)
+        with autocast(self.recipe, self.task.device): logits = call_stacked(self.module, self.stack, x.view(len(self.shares), -1, *x.shape[1:]))
+        losses = cross_entropy(logits.float().flatten(0, 1), y, reduction="none", label_smoothing=self.recipe.label_smoothing).view(len(self.shares), -1).mean(1)
         gradients = torch.autograd.grad(losses, list(self.stack.values()), self.scales[i])
         for p, g in zip(self.network.params, gradients): p.grad = g.sum(0) if p.grad is None else p.grad.add_(g.sum(0))
-        return losses.detach().mean() / (1 + self.mu)
+        return losses.detach().sum() * self.weights[0]
 
     def describe(self, i: int) -> str:
         "What step i of the current epoch drew."
