@@ -149,36 +149,34 @@ class Images:
         std: Iterable[float],
         fingerprint: str,  # hash of the content: it is too long to be read again
         device: str | torch.device = "cpu",  # where what is read goes
+        rows: Tensor | None = None,  # which pictures, counted through all parts; `None`: all
     ):
         self.parts, self.mean, self.std, self.fingerprint, self.device = tuple(parts), tuple(mean), tuple(std), fingerprint, torch.device(device)
+        self.rows = torch.arange(sum(map(len, self.parts))) if rows is None else rows
 
     @classmethod
     def __torch_function__(cls, f, types, args=(), kwargs=None):
         if f is not torch.cat: return NotImplemented
-        return args[0][0]._with([part for x in args[0] for part in x.parts], "+".join(x.fingerprint for x in args[0]))
+        images, rows, n = args[0], [], 0
+        for x in images:
+            rows.append(x.rows + n)
+            n += sum(map(len, x.parts))
+        return Images([p for x in images for p in x.parts], images[0].mean, images[0].std, "+".join(x.fingerprint for x in images), images[0].device, torch.cat(rows))
 
-    def _with(self, parts, fingerprint=None, device=None) -> "Images": return Images(parts, self.mean, self.std, fingerprint or self.fingerprint, device or self.device)
-    def __len__(self) -> int: return sum(map(len, self.parts))
+    def __len__(self) -> int: return len(self.rows)
     @property
     def shape(self) -> torch.Size: return torch.Size((len(self), *self.parts[0].shape[1:]))
     def is_floating_point(self) -> bool: return True
-    def to(self, device) -> "Images": return self._with(self.parts, device=device)
+    def to(self, device) -> "Images": return Images(self.parts, self.mean, self.std, self.fingerprint, device, self.rows)
     def cpu(self) -> "Images": return self.to("cpu")
     def contiguous(self, memory_format=None) -> "Images": return self
-    def repeat(self, n: int, *ones: int) -> "Images": return self._with(self.parts * n, f"{n}*{self.fingerprint}")
+    def repeat(self, n: int, *ones: int) -> "Images": return self.select(torch.arange(len(self)).repeat(n))
 
-    def select(self, rows: Tensor) -> "Images":
-        "Some rows, read now, still as bytes."
-        rows = rows.cpu()
-        return self._with([self._bytes(rows)], hashlib.blake2b(f"{self.fingerprint} {rows.tolist()}".encode(), digest_size=16).hexdigest())
-
-    def first(self, n: int) -> "Images":
-        "The first n rows; nothing is read."
-        parts, left = [], min(n, len(self))
-        for part in self.parts:
-            parts.append(part[:left])
-            left -= len(parts[-1])
-        return self._with([p for p in parts if len(p)] or [self.parts[0][:0]], f"{self.fingerprint}[:{n}]")
+    def select(self, rows: "Tensor | slice") -> "Images":
+        "Some of the pictures; nothing is read."
+        kept = self.rows[rows.cpu() if isinstance(rows, Tensor) else rows]
+        fingerprint = hashlib.blake2b(self.fingerprint.encode() + kept.numpy().tobytes(), digest_size=16).hexdigest()
+        return Images(self.parts, self.mean, self.std, fingerprint, self.device, kept)
 
     def _bytes(self, rows: Tensor) -> Tensor:
         out, first = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8), 0
@@ -191,7 +189,7 @@ class Images:
     def __getitem__(self, rows) -> Tensor:
         "Normalised pictures, as a tensor on the device."
         if isinstance(rows, int): return self[torch.tensor([rows % len(self)])][0]
-        rows = torch.arange(len(self))[rows.cpu() if isinstance(rows, Tensor) else rows]
+        rows = self.rows[rows.cpu() if isinstance(rows, Tensor) else rows]
         x = self._bytes(rows.flatten()).to(self.device).float() / 255
         mean, std = (torch.tensor(v, device=self.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
         return ((x - mean) / std).view(*rows.shape, *x.shape[1:])
@@ -297,7 +295,7 @@ class Task:
     def __repr__(self):
         return f"Task({self.name!r}: {len(self.train_y):,} train, {len(self.test_y):,} test, input {self.input_shape}, {self.num_classes} classes, {self.device})"
 
-def _first(x: "Tensor | Images", n: int): return x.first(n) if isinstance(x, Images) else x[:n]
+def _first(x: "Tensor | Images", n: int): return x.select(slice(n)) if isinstance(x, Images) else x[:n]
 
 # %% ../nbs/00_data.ipynb #47d86081
 def batch_order(
