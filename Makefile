@@ -55,6 +55,7 @@ bench: $(VENV)/.dev  ## Run the benchmarks that need no other package (the rest 
 	$(BENCHMARK)/bma.py build/benchmarks
 	$(BENCHMARK)/matching_methods.py build/benchmarks
 	$(BENCHMARK)/matching_memory.py
+	$(BENCHMARK)/scale.py
 	$(BENCHMARK)/panels.py
 
 soak: $(VENV)/.dev  ## The tests again with many more random inputs, and those marked `soak`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['fan_out', 'worker_device', 'rank', 'world_size', 'process_group', 'from_rank_zero']
 
-# %% ../nbs/00a_distributed.ipynb #10826f88
+# %% ../nbs/00a_distributed.ipynb #8eb5f01f
 import contextlib
 import itertools
 import os
@@ -24,7 +24,7 @@ from joblib.parallel import get_active_backend
 
 from .data import StarscapeError, best_device, progress
 
-# %% ../nbs/00a_distributed.ipynb #dea5f0a3
+# %% ../nbs/00a_distributed.ipynb #46b86298
 _LOST = {"BrokenExecutor", "KilledWorker", "RayActorError", "WorkerCrashedError"}  # what loky, dask and Ray call a worker that died
 
 def fan_out(
@@ -61,7 +61,7 @@ def _quietly(function: Callable, task, sender: int) -> Exception | None:
         if not isinstance(e, StarscapeError): e.add_note(f"In a worker:\n{traceback.format_exc()}")
         return e
 
-# %% ../nbs/00a_distributed.ipynb #12b9edd7
+# %% ../nbs/00a_distributed.ipynb #84a1fa28
 @contextlib.contextmanager
 def worker_device(
     device: str | torch.device | None = None,  # what the user asked for; `None` or "cuda" leave open which GPU
@@ -83,7 +83,7 @@ def worker_device(
         with lock: yield torch.device("cuda", i)
         return
 
-# %% ../nbs/00a_distributed.ipynb #b3de13c9
+# %% ../nbs/00a_distributed.ipynb #b2d55ad4
 def rank() -> int: return dist.get_rank() if dist.is_initialized() else 0
 
 def world_size() -> int: return dist.get_world_size() if dist.is_initialized() else 1
