@@ -336,6 +336,9 @@ class _Work:
     def members(self, posterior: Posterior, n: int, repeat: int) -> Iterator[np.ndarray]:
         return member_probabilities(posterior, n, self.module, self.task, self.x, generator_for(self.seed, "bma", repeat), batchnorm=self.batchnorm)
 
+    def average(self, posterior: Posterior, n: int, repeat: int) -> np.ndarray:
+        return next(running_averages(self.members(posterior, n, repeat), [n]))[1]
+
     def curve(self, posterior: Posterior, counts: list[int], repeat: int, report) -> Iterator[dict]:
         "Scores for each number of samples."
         def told():
@@ -367,7 +370,7 @@ def predictive(
     "Mean softmax output of models drawn from a posterior, (examples, classes), in float64: what repeat 0 of `bma` scores."
     if n_samples < 1: raise SettingsError(f"At least one sample is needed, found {n_samples}.")
     work = _Work(zoo, task, posterior, star, sources, None, split, batchnorm, seed, device)
-    return next(running_averages(work.members(work.posteriors[0], n_samples, 0), [n_samples]))[1]
+    return work.average(work.posteriors[0], n_samples, 0)
 
 # %% ../nbs/05_uncertainty.ipynb #f9ec89ab
 def paired_bootstrap(
@@ -412,5 +415,5 @@ def compare(
     "`paired_bootstrap` of two posteriors at S samples, scored on the same test examples."
     if min(n_samples, repeats) < 1: raise SettingsError(f"At least one sample and one repeat are needed, found {n_samples} and {repeats}.")
     work = _Work(zoo, task, [first, second], star, sources, None, split, batchnorm, seed, device)
-    drawn = [[outcomes(next(running_averages(work.members(p, n_samples, r), [n_samples]))[1], work.labels) for r in range(repeats)] for p in work.posteriors]
+    drawn = [[outcomes(work.average(p, n_samples, r), work.labels) for r in range(repeats)] for p in work.posteriors]
     return paired_bootstrap(*drawn, resamples=resamples, level=level, seed=seed)
