@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Permutation', 'Element', 'as_element', 'outer_factor', 'segment_index', 'PermutationSymmetry', 'segment_length',
-           'axes_shape', 'axis_index', 'permute_tensor', 'rescaled', 'Axis', 'Factor', 'Rescaling', 'Segment']
+           'axes_shape', 'axis_index', 'permute_tensor', 'rescaled', 'unit_rows', 'Axis', 'Factor', 'Rescaling',
+           'Segment']
 
 # %% ../nbs/02_symmetry.ipynb #5bedcd98
 import copy
@@ -138,8 +139,12 @@ class PermutationSymmetry:
         """
         self._check(p)
         self.check_state(state)
+        return self.apply_to(state, p)
+
+    def apply_to(self, tensors: Mapping[str, Tensor], p: Permutation | Element) -> dict[str, Tensor]:
+        "`apply` for some of a state's tensors, with no checks."
         p = as_element(p)
-        moved = {name: permute_tensor(tensor, self.axes[name], p.permutation) for name, tensor in state.items()}
+        moved = {name: permute_tensor(tensor, self.axes[name], p.permutation) for name, tensor in tensors.items()}
         return rescaled(self, p.factors, moved) if p.factors else moved
 
     def index(self, axis: Axis, p: Permutation) -> Tensor:
@@ -308,12 +313,9 @@ def rescaled(symmetry, factors: Mapping[str, Tensor], state: Mapping[str, Tensor
     return {name: _multiplied(t, symmetry.axes[name], wanted[name]) if name in wanted else t for name, t in state.items()}
 
 def _multiplied(tensor: Tensor, axes, factors: dict[tuple[int, str], Tensor]) -> Tensor:
-    "A tensor times the factors of the groups on its axes, one block of segments at a time."
+    "A tensor times the factors of the groups on its axes."
     out = tensor.clone()
-    for segments in itertools.product(*map(enumerate, axes)):
-        starts = [sum(map(segment_length, axis[:i])) for axis, (i, _) in zip(axes, segments)]
-        place = tuple(slice(start, start + segment_length(segment)) for start, (_, segment) in zip(starts, segments))
-        parts = [(d, f) for d, (_, segment) in enumerate(segments) for f in segment]
+    for place, parts in _pieces(axes):
         block = tensor[place].reshape([f.size for _, f in parts])
         for n, (d, f) in enumerate(parts):
             if not any((d, g) in factors for g in f.groups): continue
@@ -324,6 +326,26 @@ def _multiplied(tensor: Tensor, axes, factors: dict[tuple[int, str], Tensor]) ->
             block = block * own.reshape(shape).to(tensor)
         out[place] = block.reshape(out[place].shape)
     return out
+
+def _pieces(axes):
+    "The pieces of a tensor, one per combination of segments: where it is, and the (axis, factor) of each of its dimensions."
+    for segments in itertools.product(*map(enumerate, axes)):
+        starts = [sum(map(segment_length, axis[:i])) for axis, (i, _) in zip(axes, segments)]
+        place = tuple(slice(start, start + segment_length(segment)) for start, (_, segment) in zip(starts, segments))
+        yield place, [(d, f) for d, (_, segment) in enumerate(segments) for f in segment]
+
+def unit_rows(tensor: Tensor, axes, axis: int, group: str) -> Tensor:
+    "The elements of a tensor that belong to each unit of a group on one axis, `(units, elements)`."
+    rows = []
+    for place, parts in _pieces(axes):
+        for n, (d, f) in enumerate(parts):
+            if d != axis or group not in f.groups: continue
+            block = tensor[place].reshape([x.size for _, x in parts])
+            if len(f.groups) > 1:  # one member of a family
+                outer = outer_factor(f, [x for _, x in parts[:n]])
+                block, n = block.select(outer, f.groups.index(group)), n - 1
+            rows.append(block.movedim(n, 0).flatten(1) if block.ndim > 1 else block[:, None])
+    return torch.cat(rows, 1)
 
 # %% ../nbs/02_symmetry.ipynb #d9b45762
 def _from_spec(cls, spec, state, buffers):

@@ -12,6 +12,7 @@ from torch import nn
 
 from starscape.data import StateError, SymmetryError, require_torchvision
 from starscape.networks import build_network
+from starscape.rescaling import balance, match_modulo
 from starscape.symmetry import Element, Factor, PermutationSymmetry, _randomise
 
 IMAGES = torch.randn(4, 3, 32, 32)
@@ -472,6 +473,45 @@ def test_verify_catches_a_wrong_rescaling():
         object.__setattr__(wrong, "rescalings", {name: type(r)(r.group, r.kind, exponents)})
         with pytest.raises(SymmetryError, match="computes another function"):
             wrong.verify(model, x)
+
+
+@pytest.mark.parametrize("act", [nn.ReLU, nn.Tanh, nn.Identity])
+def test_a_planted_element_is_undone(act):
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), act(), nn.Conv2d(6, 8, 3), act(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+                          nn.Linear(32, 7), act(), nn.Linear(7, 4)).double()  # fmt: skip
+    symmetry, g = PermutationSymmetry.of(model, IMAGES.double(), modulo=ALL), torch.Generator().manual_seed(5)
+    state = {k: torch.rand_like(v) if "var" in k else torch.randn_like(v) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    planted = symmetry.apply(symmetry.random(g), state)
+    back = symmetry.apply(match_modulo(symmetry, state, planted), planted)
+    for name in state:
+        assert torch.allclose(back[name], state[name], rtol=1e-6, atol=1e-9), name
+
+
+def test_order_and_signs_are_the_best_there_are_on_a_tiny_network():
+    model, x = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double(), torch.randn(2, 2).double()
+    symmetry, g = PermutationSymmetry.of(model, x, modulo=ALL), torch.Generator().manual_seed(0)
+    draw = lambda: {k: torch.randn(v.shape, generator=g, dtype=v.dtype) for k, v in model.state_dict().items()}
+    for _ in range(5):
+        a, b = draw(), draw()
+        value = lambda e: sum((a[k] * v).sum() for k, v in symmetry.apply(e, b).items())  # noqa: B023
+        every = [value(Element({"0": torch.tensor(p)}, {"sign:0": torch.tensor(s, dtype=torch.float64)}))
+                 for p in itertools.permutations(range(3)) for s in itertools.product((1, -1), repeat=3)]  # fmt: skip
+        assert torch.isclose(value(match_modulo(symmetry, a, b)), max(every))
+
+
+def test_balance_is_the_least_norm_and_bears_dead_units():
+    model, x = chain(nn.ReLU()).double(), torch.randn(3, 2).double()
+    symmetry, state = PermutationSymmetry.of(model, x, modulo=ALL), dict(model.state_dict())
+    state["0.weight"] = state["0.weight"] * torch.tensor([[1.0], [0.0], [1.0]])
+    state["0.bias"] = state["0.bias"] * torch.tensor([1.0, 0.0, 1.0])
+    norm = lambda s: sum((v**2).sum() for v in s.values())
+    least = symmetry.apply(balance(symmetry, state), state)
+    for seed in range(20):
+        factors = symmetry.random(torch.Generator().manual_seed(seed)).factors
+        factors["scale:0"][1] = 1  # the dead unit has no least norm
+        assert norm(symmetry.apply(Element(symmetry.identity().permutation, factors), least)) > norm(least)
+    with pytest.raises(SymmetryError, match="match_weights"):
+        match_modulo(PermutationSymmetry.of(model, x), state, state)
 
 
 # --- a few real architectures (the wide sweep is benchmarks/symmetry_coverage.py)
