@@ -1,107 +1,196 @@
-"""Training a population as one stack against one by one, and a Starlight step against an SGD step.
+"""Training: a population against a plain loop, a Starlight step against an SGD step and against the authors' step.
 
-`python benchmarks/training.py` writes training.json. CPU seconds, one thread, the two sides in turn in one run."""
+`python benchmarks/training.py` writes training.json. CPU seconds of one thread, the two sides in turn in one run, medians
+of the ratios pair by pair; the rows on worker processes are wall time, and say so."""
+import argparse
+import copy
 import os
+import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["TQDM_DISABLE"] = "1"
 
 import torch
 from _common import paired, save
-from torch import nn
 from torch.nn import functional as F
 
 from starscape.data import batch_order, load_task
 from starscape.networks import Network
-from starscape.star_training import interpolated_gradient
-from starscape.training import Recipe, _train_one, _train_stack, generator_for
+from starscape.star_training import FlatParameters, add_gradient
+from starscape.training import Recipe, _memory_format, _train_one, _train_stack, generator_for, make_optimizer, stack_size
 
 torch.set_num_threads(1)
+RECIPE = Recipe(epochs=3, batch_size=64, lr=0.01)
 
 
-def population_row(task, name, n, steps, **settings):
-    "Seconds to train n models for some steps: one stack, and one after another with the same loop."
-    network = Network.of(Network(name, **settings), task)
-    epochs = max(1, steps // (len(task.train_y) // 64))
-    recipe = Recipe(epochs=epochs, batch_size=64)
-    modules = lambda: [network.build(seed=i) for i in range(n)]
-    generators = lambda: [generator_for(i, "order") for i in range(n)]
-    one_by_one = lambda: [_train_one(m, task, recipe, g) for m, g in zip(modules(), generators())]
-    timing = paired(lambda: _train_stack(modules(), task, recipe, generators()), one_by_one, runs=3)
-    parameters = sum(p.numel() for p in modules()[0].parameters())
-    return dict(what="stack against one by one", network=repr(network), parameters=parameters, models=n, **timing)
+def population(task, network, n):
+    modules, generators = [network.build(seed=i) for i in range(n)], [generator_for(i, "order") for i in range(n)]
+    return modules, generators
 
 
-def plain_row(task, name, n, **settings):
-    "Seconds for a population with our engine, and with a plain loop on tensors as one would write it."
-    network = Network.of(Network(name, **settings), task)
-    recipe = Recipe(epochs=3, batch_size=64)
+def one_by_one(task, network, n):
+    for module, generator in zip(*population(task, network, n)):
+        _train_one(module, task, RECIPE, generator)
+
+
+def plain_loop(task, network, n):
+    "As one would write it: a model after another, data on the device, no data loader."
     x, y = task.split("train")
-
-    def plain():
-        for i in range(n):
-            model, g = network.build(seed=i).train(), torch.Generator().manual_seed(i)
-            optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-            for _ in range(recipe.epochs):
-                for index in batch_order(len(y), 64, g):
-                    optimizer.zero_grad()
-                    F.cross_entropy(model(x[index]), y[index]).backward()
-                    optimizer.step()
-
-    def ours():
-        from starscape.training import stack_size
-
-        size = stack_size(network, torch.device("cpu"))
-        modules, generators = [network.build(seed=i) for i in range(n)], [generator_for(i, "order") for i in range(n)]
-        if size > 1:
-            _train_stack(modules, task, recipe, generators)
-        else:
-            for m, g in zip(modules, generators):
-                _train_one(m, task, recipe, g)
-
-    return dict(what="population against a plain loop", network=repr(network), models=n, **paired(ours, plain, runs=3))
+    for i in range(n):
+        model, generator = network.build(seed=i).train(), torch.Generator().manual_seed(i)
+        optimizer = torch.optim.SGD(model.parameters(), lr=RECIPE.lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        for _ in range(RECIPE.epochs):
+            for index in batch_order(len(y), RECIPE.batch_size, generator):
+                optimizer.zero_grad()
+                F.cross_entropy(model(x[index]), y[index]).backward()
+                optimizer.step()
 
 
-def step_row(task, name, steps=60, **settings):
-    "Seconds of Starlight steps and of plain SGD steps of the same loop, optimiser included."
+def stacked_row(task, name, n, **settings):
+    "One stack, and one after another with the same loop."
     network = Network.of(Network(name, **settings), task)
-    fmt = lambda m: m.to(memory_format=torch.channels_last) if any(isinstance(x, nn.Conv2d) for x in m.modules()) else m
-    module, source = fmt(network.build(seed=0)).train(), fmt(network.build(seed=1))
-    params = list(module.parameters())
-    star = [p.detach().clone().requires_grad_() for p in params]
-    others = [p.detach() for p in source.parameters()]
-    x, y = (z[:64] for z in task.split("train"))
-    make = lambda ps: torch.optim.SGD(ps, lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
-    optimizer, star_optimizer = make(params), make(star)
+    timing = paired(lambda: _train_stack(population(task, network, n)[0], task, RECIPE, population(task, network, n)[1]), lambda: one_by_one(task, network, n), runs=3)
+    return dict(what="stack against one by one", network=repr(network), parameters=sum(p.numel() for p in network.build().parameters()), models=n, **timing)
 
-    def starlight():
-        for _ in range(steps):
-            interpolated_gradient(lambda: F.cross_entropy(module(x), y), params, star, others, 0.3)
-            star_optimizer.step()
 
-    def sgd():
-        for _ in range(steps):
-            module.zero_grad(set_to_none=True)
-            F.cross_entropy(module(x), y).backward()
-            optimizer.step()
+def population_row(task, name, n, runs=3, **settings):
+    "What train_population does in one process, against the plain loop."
+    network = Network.of(Network(name, **settings), task)
+    if stack_size(network, torch.device("cpu")) > 1:
+        ours = lambda: _train_stack(population(task, network, n)[0], task, RECIPE, population(task, network, n)[1])
+    else:
+        ours = lambda: one_by_one(task, network, n)
+    return dict(what="population against a plain loop, CPU time", network=repr(network), models=n, **paired(ours, lambda: plain_loop(task, network, n), runs=runs))
 
-    return dict(what="SGD step over Starlight step", network=repr(network), models=1, **paired(starlight, sgd, runs=7))
+
+def workers_row(task, name, n, workers=2, runs=3, **settings):
+    "The same in worker processes that are there already, wall time."
+    import joblib
+
+    network = Network.of(Network(name, **settings), task)
+
+    def one(i):
+        torch.set_num_threads(1)
+        module = _train_one(network.build(seed=i), task, RECIPE, generator_for(i, "order"))
+        return {k: v.numpy() for k, v in module.state_dict().items()}
+
+    with joblib.Parallel(workers) as parallel:
+        timing = paired(lambda: parallel(joblib.delayed(one)(i) for i in range(n)), lambda: plain_loop(task, network, n), runs=runs, measure=wall_seconds)
+    return dict(what=f"population in {workers} processes against a plain loop, wall time", network=repr(network), models=n, **timing)
+
+
+def wall_seconds(action) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+class Steps:
+    "Steps of three kinds on the same network, batch and optimiser settings."
+
+    def __init__(self, task, network, n):
+        self.n = n
+        self.x, self.y = (z[: RECIPE.batch_size] for z in task.split("train"))
+        build = lambda seed: _memory_format(network.build(seed=seed)).train()
+        self.plain, self.module = build(0), build(0)
+        self.flat = FlatParameters(self.module)
+        self.star = self.flat.vector.clone()
+        self.source = self.flat.fill(torch.zeros_like(self.star), build(1).state_dict())
+        self.leaves = [v.detach().requires_grad_() for v in self.flat.views(self.star)]
+        self.optimizers = make_optimizer(list(self.plain.parameters()), RECIPE), make_optimizer(self.leaves, RECIPE)
+        self.scale = torch.tensor(0.7)
+        # the authors' side: networks as they build them, the optimiser as they call it
+        self.theirs, self.anchor = network.build(seed=0).train(), network.build(seed=1)
+        self.between = copy.deepcopy(self.theirs)
+        self.their_optimizer = torch.optim.SGD(self.theirs.parameters(), RECIPE.lr, RECIPE.momentum, weight_decay=RECIPE.weight_decay, nesterov=True)
+
+    def sgd(self):
+        for _ in range(self.n):
+            for p in self.plain.parameters():
+                p.grad = None
+            F.cross_entropy(self.plain(self.x).float(), self.y).backward()
+            self.optimizers[0].step()
+
+    def starlight(self):
+        loss_of = lambda x, y: F.cross_entropy(self.module(x).float(), y)
+        for _ in range(self.n):
+            for p in self.flat.params:
+                p.grad = None
+            add_gradient(loss_of, (self.x, self.y), self.flat.vector, self.star, self.source, 0.3, self.scale)
+            for leaf, p in zip(self.leaves, self.flat.params):
+                leaf.grad = p.grad
+            self.optimizers[1].step()
+
+    def authors(self):
+        """A step as the paper's code takes it: both models flattened, the interpolated vector cut up again, BatchNorm
+        reset, gradients copied; and loss and accuracy read at every step, as its loop does."""
+        for _ in range(self.n):
+            self.their_optimizer.zero_grad(set_to_none=True)
+            labels = self.y.clone()
+            vectors = [torch.cat([p.reshape(-1) for p in m.parameters()]) for m in (self.theirs, self.anchor)]
+            line, start = (1 - 0.3) * vectors[0] + 0.3 * vectors[1], 0
+            for p in self.between.parameters():
+                p.data = line[start : start + p.numel()].view(p.size())
+                start += p.numel()
+                p.grad = None
+            self.between.train()
+            for m in self.between.modules():
+                if isinstance(m, torch.nn.modules.batchnorm._BatchNorm):
+                    m.reset_running_stats()
+            logits = self.between(self.x)
+            loss = F.cross_entropy(logits, self.y)
+            loss.backward()
+            for source, target in zip(self.between.parameters(), self.theirs.parameters()):
+                target.grad = source.grad * (1 - 0.3)
+            self.their_optimizer.step()
+            loss.item(), (logits.argmax(1) == labels).sum().div(len(labels)).item()
+
+    def lerp(self):
+        for _ in range(self.n):
+            torch.lerp(self.star, self.source, 0.3, out=self.flat.vector)
+
+
+def step_rows(task, name, steps, runs=9, **settings):
+    network = Network.of(Network(name, **settings), task)
+    s = Steps(task, network, steps)
+    floor = paired(s.lerp, s.sgd, runs=3)
+    common = dict(network=repr(network), models=1)
+    against_sgd = paired(s.starlight, s.sgd, runs=runs)
+    return [
+        dict(what="Starlight step against SGD step", **common, **against_sgd, cost=round(1 / against_sgd["ratio"], 3), floor=round(1 + floor["ours_s"] / floor["theirs_s"], 3)),
+        dict(what="Starlight step against the authors' step", **common, **paired(s.starlight, s.authors, runs=runs)),
+    ]
+
+
+def show_profile(task, name, **settings):
+    "Where the time of a Starlight step goes."
+    s = Steps(task, Network.of(Network(name, **settings), task), 20)
+    s.starlight()
+    with torch.profiler.profile() as profile:
+        s.starlight()
+    print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=50))
 
 
 if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--profile", action="store_true", help="show where the time goes, and write nothing")
     digits = load_task("digits")
-    rows = [
-        population_row(digits, "mlp", 20, 44, width=64, depth=3),
-        population_row(digits, "mlp", 8, 44, width=256, depth=3),
-        population_row(digits, "mlp", 8, 22, width=512, depth=3),
-        population_row(digits, "mlp", 8, 22, width=1024, depth=2),
-        population_row(digits, "mlp", 8, 44, width=64, depth=3, batchnorm=True),
-        population_row(digits, "resnet", 4, 22, width=4),
-        population_row(digits, "resnet", 4, 22, width=16),
-        plain_row(digits, "mlp", 20, width=64, depth=3),
-        plain_row(digits, "resnet", 4, width=16),
-        step_row(digits, "mlp", width=64, depth=3, steps=300),
-        step_row(digits, "resnet", width=16, steps=20),
-        step_row(digits.subset(64), "resnet18", width=64, steps=2),
-    ]
-    save("training", rows, note="ratio is theirs / ours: above 1, ours is faster")
+    if arguments.parse_args().profile:
+        for name, settings in (("mlp", dict(width=64, depth=3)), ("resnet", dict(width=16))):
+            show_profile(digits, name, **settings)
+    else:
+        rows = [
+            stacked_row(digits, "mlp", 20, width=64, depth=3),
+            stacked_row(digits, "mlp", 8, width=256, depth=3),
+            stacked_row(digits, "mlp", 8, width=512, depth=3),
+            stacked_row(digits, "mlp", 8, width=64, depth=3, batchnorm=True),
+            stacked_row(digits, "resnet", 4, width=4),
+            stacked_row(digits, "resnet", 4, width=16),
+            population_row(digits, "mlp", 20, runs=5, width=64, depth=3),
+            population_row(digits, "resnet", 4, width=16),
+            workers_row(digits, "resnet", 4, width=16),
+            *step_rows(digits, "mlp", 300, width=64, depth=3),
+            *step_rows(digits, "resnet", 20, width=16),
+            *step_rows(digits.subset(64), "resnet18", 2, runs=7, width=64),
+        ]
+        save("training", rows, note="ratio is theirs / ours: above 1, ours is faster; cost: Starlight over SGD; floor: SGD and nothing but the interpolation, over SGD")
