@@ -6,13 +6,14 @@
 __all__ = ['network_builders', 'mlp', 'BasicBlock', 'ResNet', 'resnet', 'resnet18', 'resnet20', 'VGG', 'vgg11', 'vgg19',
            'WideBlock', 'WideResNet', 'wide_resnet', 'DenseLayer', 'Transition', 'DenseNet', 'densenet', 'densenet121',
            'densenet40', 'TextClassifier', 'text_classifier', 'register_network', 'network_builder', 'Network',
-           'build_network', 'is_linear_chain', 'stack', 'unstack', 'call_stacked']
+           'check_inputs', 'build_network', 'is_linear_chain', 'stack', 'unstack', 'call_stacked']
 
 # %% ../nbs/01_networks.ipynb #ee70a7e2
 import importlib
 import inspect
 import json
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -23,7 +24,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
-from .data import SettingsError, StarscapeError, Task, lookup, require_torchvision
+from .data import DataError, SettingsError, StarscapeError, Task, lookup, require_torchvision
 
 # %% ../nbs/01_networks.ipynb #df786dfb
 def mlp(
@@ -283,6 +284,8 @@ def network_builder(
     return _elsewhere(library, model) if library in ("torchvision", "timm") and name not in network_builders else lookup("network", name, network_builders)
 
 # %% ../nbs/01_networks.ipynb #2d709f17
+_one_at_a_time = threading.RLock()  # threads share PyTorch's random state
+
 class Network:
     "A network by name and settings, hashable and immutable: `Network(\"mlp\", width=64, depth=3)`."
 
@@ -312,7 +315,7 @@ class Network:
         if self.name.startswith("custom:") and self.name not in network_builders:
             raise SettingsError(f"Network {self.name!r} is not a built-in one. Say what builds it first: starscape.networks.register_network({self.name!r}, builder).")
         builder = network_builder(self.name)
-        with torch.random.fork_rng(devices=[]):
+        with _one_at_a_time, torch.random.fork_rng(devices=[]):
             if seed is not None: torch.manual_seed(seed)
             try: module = builder(**self.settings)
             except StarscapeError: raise
@@ -336,6 +339,15 @@ class Network:
     def __eq__(self, other): return isinstance(other, Network) and self._key() == other._key()
     def __hash__(self): return hash(self._key())
     def __repr__(self): return f"Network({', '.join([repr(self.name)] + [f'{k}={v!r}' for k, v in self.settings.items()])})"
+
+def check_inputs(module: nn.Module, x: Tensor, num_classes: int | None = None) -> None:
+    "Raise `DataError` unless the network takes such inputs and gives one row of logits for each."
+    try:
+        with torch.no_grad(): y = module(x)
+    except (RuntimeError, IndexError, TypeError, ValueError) as e:
+        raise DataError(f"{type(module).__name__} does not take inputs of shape {tuple(x.shape[1:])} and type {x.dtype}: {str(e).splitlines()[0]}. Use the task it was trained on.") from e
+    if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != len(x): raise DataError(f"{type(module).__name__} must give one row of logits per input, a tensor of shape ({len(x)}, classes); it gave {tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__}.")
+    if num_classes is not None and y.shape[1] < num_classes: raise DataError(f"{type(module).__name__} gives {y.shape[1]} logits; the task has {num_classes} classes.")
 
 def build_network(name: str, **settings) -> nn.Module:
     "A freshly initialised network by its name; an unknown name raises `UnknownName`, a wrong setting `SettingsError`."
