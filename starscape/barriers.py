@@ -61,9 +61,10 @@ def _pairs(zoo: Zoo, pairs) -> list[tuple[str, str]]:
     "What the user means by `pairs`: a type, several types, or pairs of names."
     if isinstance(pairs, str): return pairs_of(zoo, pairs)
     found: list[tuple[str, str]] = []
+    if not isinstance(pairs, Iterable): raise SettingsError(f"pairs is a pair type, or a list of types and pairs of names; found {pairs!r}.")
     for pair in pairs:
         if isinstance(pair, str): found += pairs_of(zoo, pair); continue
-        if len(pair) != 2: raise SettingsError(f"A pair is two model names, found {pair!r}.")
+        if not isinstance(pair, Sequence) or len(pair) != 2: raise SettingsError(f"A pair is two model names, found {pair!r}.")
         found.append(tuple(lookup(f"model in {zoo.path}", n, zoo.names) for n in pair))
     return list(dict.fromkeys(found))
 
@@ -82,6 +83,7 @@ class Matching:
     def __post_init__(self):
         if self.method is not None and not callable(self.method): lookup("matching", self.method, MATCHINGS)
         lookup("way to select a search", self.select, SELECTIONS)
+        if not hasattr(self.seed, "__index__") or self.seed < 0: raise SettingsError(f"A seed is a whole number from 0, found {self.seed!r}.")
         if self.n_restarts < 1: raise SettingsError(f"n_restarts is at least 1, found {self.n_restarts}.")
         if self.method != "weights" and self.n_restarts > 1: raise SettingsError("Only weight matching has restarts: n_restarts must be 1 here.")
         if self.method is None and self.to is not None: raise SettingsError("align_to needs align to be True, a matching by name, or a function.")
@@ -143,9 +145,10 @@ def _best_midpoint(zoo, first, a, b, task, symmetry, matching) -> Permutation:
 def t_grid(points: int | Sequence[float]) -> Tensor:
     "Positions on the line: so many, evenly spaced, or given ones; 0 and 1 are always among them."
     if isinstance(points, int):
-        if points < 2: raise SettingsError(f"A line has two ends: points must be at least 2, found {points}.")
+        if not 2 <= points <= 1_000_000: raise SettingsError(f"A line has two ends: points must be at least 2 and at most a million, found {points}.")
         return torch.linspace(0, 1, points, dtype=torch.float64)
-    ts = torch.as_tensor(points, dtype=torch.float64)
+    try: ts = torch.as_tensor(points, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as e: raise SettingsError(f"Positions on a line are given by their number or as a list of numbers, found {str(points)[:60]!r}.") from e
     if ts.ndim != 1 or len(ts) < 2 or ts[0] != 0 or ts[-1] != 1 or not (ts.diff() > 0).all():
         raise SettingsError("Positions on a line rise from exactly 0 to exactly 1: both ends are needed to say what a barrier is.")
     return ts
@@ -227,6 +230,7 @@ class Lines:
     def __init__(self, zoo: Zoo, pairs, task: Task, matching: Matching, splits=("train", "test"), batchnorm="cumulative", memory_fraction=0.5, device=None, cached=True):
         for s in splits: lookup("split", s, ("train", "test"))
         lookup("BatchNorm mode", batchnorm, BATCHNORM_MODES)
+        if not 0 < memory_fraction <= 1: raise SettingsError(f"memory_fraction is a share of the free memory, in (0, 1], found {memory_fraction}.")
         if matching.to is not None: lookup(f"model in {zoo.path}", matching.to, zoo.names)
         self.zoo, self.task, self.matching, self.splits, self.memory_fraction, self.device, self.cached = zoo, task, matching, tuple(splits), memory_fraction, best_device(device), cached
         names = [n for pair in pairs for n in pair] + ([matching.to] if matching.to else [])
@@ -246,8 +250,9 @@ class Lines:
 
     def states(self, first: str, second: str) -> list[dict[str, Tensor]]:
         "Both ends, aligned, on the device."
-        states, permutations = [self.zoo.state(n) for n in (first, second)], self._permutations(first, second)
+        states = [self.zoo.state(n) for n in (first, second)]
         for name, state in zip((first, second), states): check_state(state, self.module, where=f"Model {name!r}")
+        permutations = self._permutations(first, second)
         if permutations: symmetry = symmetry_for(self.network, self.task)
         return [{k: v.to(self.device) for k, v in (symmetry.apply(permutations[i], state) if i in permutations else state).items()} for i, state in enumerate(states)]
 

@@ -20,11 +20,11 @@ from .data import SettingsError, Task, ZooError, best_device, lookup
 from .distributed import from_rank_zero, rank, world_size
 from .interpolation import recalibrate, symmetry_for
 from .matching import Matcher, _in_threads
-from .networks import Network, call_stacked, is_linear_chain
+from .networks import Network, call_stacked, check_inputs, is_linear_chain
 from .sources import Ahead, MappedStates, matcher_within
 from .symmetry import Permutation
 from .training import Checkpoint, Recipe, _agreed, _memory_format, autocast, compiled, epoch_batches, fit, generator_for, metrics_of, seed_of, steps_per_epoch, training_lock
-from .zoo import Zoo
+from .zoo import check_state, Zoo
 
 # %% ../nbs/03_star_training.ipynb #056f978f
 class FlatParameters:
@@ -142,6 +142,7 @@ def train_star(
 
     In processes that `torchrun` started (see `process_group`), each takes its share of every step's pairs, of which there
     must be a multiple of the number of processes; the star is what one process would have trained, up to rounding."""
+    seed_of(seed)
     zoo, recipe, device, name = Zoo(zoo), recipe or Recipe(), best_device(device), name or f"star-{seed:03}"
     sources = zoo.sources if sources is None else list(sources)
     network, options = _common_network(zoo, sources), dict(t=t, mu=float(mu), realign_every=realign_every, init=init, pairs=pairs, ema=float(ema), align_ahead=align_ahead)
@@ -150,8 +151,12 @@ def train_star(
     def there() -> bool:
         if name in zoo: _agreed(zoo, name, made)
         return name in zoo
+    if world_size() == 1 and there(): return name  # in a folder that can only be read, too
     with training_lock(zoo, name) if rank() == 0 else contextlib.nullcontext():
         if from_rank_zero(there): return name
+        skeleton = network.build().eval()
+        check_inputs(skeleton, task.train_x[:2].cpu(), task.num_classes)
+        for source in sources: check_state(zoo.state(source), skeleton, where=f"Model {source!r}")
         training = _Starlight(task.to(device), zoo, recipe, network, sources, seed, memory=memory, **options)
         checkpoint = _SharedCheckpoint(zoo.path / ".unfinished" / f"{name}.safetensors", made | dict(digests=[zoo.digest(s) for s in sources]), checkpoint_every)
         module = training.run(checkpoint, desc=f"training {name}")

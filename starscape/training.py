@@ -9,11 +9,13 @@ __all__ = ['PAPER_RECIPES', 'Recipe', 'seed_of', 'generator_for', 'Checkpoint', 
 
 # %% ../nbs/01b_training.ipynb #cce9fa7f
 import contextlib
+import copy
 import dataclasses
 import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,8 +32,8 @@ from torch.nn import functional as F
 
 from .data import SettingsError, Task, TrainingError, ZooError, batch_order, best_device, lookup, progress
 from .distributed import fan_out, worker_device
-from .networks import Network, call_stacked, is_linear_chain, network_builders, register_network, stack, unstack
-from .zoo import Zoo, write_atomically
+from .networks import Network, call_stacked, check_inputs, is_linear_chain, network_builders, register_network, stack, unstack
+from .zoo import Zoo, digest_of, write_atomically
 
 # %% ../nbs/01b_training.ipynb #8496b0a6
 _optimizers = ("sgd", "adam", "adamw")
@@ -59,10 +61,15 @@ class Recipe:
     compile: bool = False  # torch.compile the network
 
     def __post_init__(self):
+        whole, number = lambda x: hasattr(x, "__index__") and not isinstance(x, bool), lambda x: isinstance(x, (int, float)) and not isinstance(x, bool)
+        wanted = dict(epochs=whole, batch_size=whole, lr=number, momentum=number, weight_decay=number, gamma=number, warmup_epochs=number, label_smoothing=number,
+                      clip_norm=lambda x: x is None or number(x), milestones=lambda x: isinstance(x, (tuple, list)) and all(number(m) and m >= 0 for m in x), **dict.fromkeys(("nesterov", "augment", "compile"), lambda x: isinstance(x, bool)))
+        for name, right in wanted.items():
+            if not right(getattr(self, name)): raise SettingsError(f"Recipe: {name} = {str(getattr(self, name))[:60]!r} is not of the right type; its default is {getattr(type(self), name)!r}.")
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for kind, options in (("optimizer", _optimizers), ("schedule", _schedules), ("precision", _precisions)): lookup(kind, getattr(self, kind), options)
         for name, ok in (("epochs", self.epochs >= 0), ("batch_size", self.batch_size >= 1), ("lr", 0 < self.lr < math.inf), ("momentum", 0 <= self.momentum < 1),
-                         ("weight_decay", 0 <= self.weight_decay < math.inf), ("label_smoothing", 0 <= self.label_smoothing < 1), ("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs),
+                         ("weight_decay", 0 <= self.weight_decay < math.inf), ("gamma", 0 <= self.gamma < math.inf), ("label_smoothing", 0 <= self.label_smoothing < 1), ("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs),
                          ("clip_norm", self.clip_norm is None or self.clip_norm > 0)):
             if not ok: raise SettingsError(f"Recipe: {name} = {getattr(self, name)!r} is out of range.")
 
@@ -73,6 +80,7 @@ class Recipe:
     @classmethod
     def from_json(cls, value: Mapping) -> "Recipe":
         "Back from `to_json`; an unknown or malformed setting raises `SettingsError`."
+        if not isinstance(value, Mapping): raise SettingsError(f"A recipe is described by its settings by name, found {str(value)[:60]!r}.")
         fields = {f.name for f in dataclasses.fields(cls)}
         for name in value: lookup("recipe setting", name, sorted(fields))
         try: return cls(**value)
@@ -122,6 +130,7 @@ def seed_of(
     *path: str | int,  # what it is for: ("source", 3, "order")
 ) -> int:
     "A seed for one purpose, independent of those for all others."
+    if not hasattr(seed, "__index__") or seed < 0: raise SettingsError(f"A seed is a whole number from 0, found {seed!r}.")
     words = [int.from_bytes(hashlib.blake2b(str(p).encode(), digest_size=4).digest(), "little") for p in path]
     return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> 1)
 
@@ -137,9 +146,9 @@ class Checkpoint:
         self,
         path: str | Path | None,  # `None` keeps nothing
         settings: Mapping,  # what the training depends on; a file written under others is ignored
-        every: float = 30.0,  # seconds between two writes, at the least
+        every: float = 30.0,  # seconds between two writes, at the least; more where writing takes so long that it would cost over 2 % of the time; 0: after each epoch, whatever it costs
     ):
-        self.path, self.every, self.written = None if path is None else Path(path), every, time.monotonic()
+        self.path, self.every, self.written, self.seconds = None if path is None else Path(path), every, time.monotonic(), 0.0
         self.key = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
     def load(self) -> tuple[dict[str, Tensor], int] | None:
@@ -147,24 +156,30 @@ class Checkpoint:
         if self.path is None or not self.path.exists(): return None
         try:
             with safe_open(str(self.path), "pt") as f: header = f.metadata() or {}
-            return (load_file(self.path), int(header["epoch"])) if header.get("key") == self.key else None
+            if header.get("key") != self.key: return None
+            tensors, epoch = load_file(self.path), int(header["epoch"])
+            return (tensors, epoch) if header.get("seal") == f"{epoch} {digest_of(tensors)}" else None
         except Exception: return None  # written atomically, so damage came from elsewhere: start anew
 
     def save(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
         "Write the state after `epoch` epochs."
         if self.path is None: return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        try: self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as e: raise ZooError(f"Cannot write {self.path}: {e.strerror or e}. Choose a folder that you may write to.") from e
         plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        write_atomically(self.path, save_bytes(plain, dict(key=self.key, epoch=str(epoch))))
+        write_atomically(self.path, save_bytes(plain, dict(key=self.key, epoch=str(epoch), seal=f"{epoch} {digest_of(plain)}")))
         self.written = time.monotonic()
+        self.seconds = self.written - began
 
     def due(self) -> bool:
         "Whether it is time to write again."
-        return self.path is not None and time.monotonic() - self.written >= self.every
+        return self.path is not None and time.monotonic() - self.written >= (max(self.every, 50 * self.seconds) if self.every else 0)
 
     def clear(self) -> None:
         "The training is finished."
-        if self.path is not None: self.path.unlink(missing_ok=True)
+        if self.path is None: return
+        with contextlib.suppress(OSError): self.path.unlink(missing_ok=True)  # one that stays is of a finished model, and is not read again
 
 # %% ../nbs/01b_training.ipynb #73be1203
 def make_optimizer(params: list[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
@@ -226,7 +241,7 @@ def fit(
     with progress(total=recipe.epochs * steps_per_epoch, desc=desc, unit="step") as bar:
         bar.update(start * steps_per_epoch)
         for epoch in range(start, recipe.epochs):
-            before = capture()
+            before = capture() if checkpoint.path else {}
             try:
                 if before_epoch: before_epoch(epoch)
                 losses, shown = [], 0.0
@@ -249,9 +264,13 @@ def fit(
                                         + (f"The state before that epoch is kept in {checkpoint.path}." if checkpoint.path else ""))
                 if after_epoch: after_epoch(epoch)
                 means.append(float(history.mean()))
-                if checkpoint.due() and epoch + 1 < recipe.epochs: checkpoint.save(capture(), epoch + 1)
+                if checkpoint.due() and epoch + 1 < recipe.epochs:
+                    try: checkpoint.save(capture(), epoch + 1)
+                    except ZooError as e:
+                        warnings.warn(f"{e} {desc} goes on; should it be interrupted, it will begin again where it was last written down.", stacklevel=2)
+                        checkpoint.written = time.monotonic()
             except BaseException:  # an interrupt too: what is lost is less than one epoch
-                checkpoint.save(before, epoch)
+                with contextlib.suppress(ZooError): checkpoint.save(before, epoch)
                 raise
     return means
 
@@ -337,6 +356,7 @@ def train(
     "Train one model and return it, in eval mode. Raises `TrainingError` if its loss stops being finite."
     device = best_device(device)
     module = Network.of(network, task).build(seed_of(seed, "init"))
+    check_inputs(copy.deepcopy(module).eval(), task.train_x[:2].cpu(), task.num_classes)
     return _train_one(module, task.to(device), recipe or Recipe(), generator_for(seed, "order", device=device))
 
 # %% ../nbs/01b_training.ipynb #b387dfc9
@@ -392,11 +412,14 @@ def _agreed(zoo: Zoo, name: str, wanted: Mapping) -> None:
 @contextlib.contextmanager
 def training_lock(zoo: Zoo, name: str, wait: bool = True):
     "Whether this process may train a model: one at a time may. The lock of a process that dies goes with it."
+    zoo._file(name)  # a name that leads elsewhere makes no file there
     folder = zoo.path / ".unfinished"
-    folder.mkdir(exist_ok=True)
-    try:
-        with FileLock(folder / f"{name}.lock", timeout=-1 if wait else 0): yield True
-    except Timeout: yield False
+    lock, mine = FileLock(folder / f"{name}.lock", timeout=-1 if wait else 0), True
+    try: folder.mkdir(exist_ok=True); lock.acquire()
+    except Timeout: mine = False
+    except OSError as e: raise ZooError(f"Cannot write to {folder}: {e.strerror or e}. Training needs a folder that you may write to.") from e
+    try: yield mine
+    finally: lock.release()
 
 @dataclass(frozen=True)
 class _Population:
@@ -453,9 +476,12 @@ def train_population(
 
     With `joblib.parallel_config(backend=…)` around it, its stacks are trained by that backend's workers, which must see the
     zoo's folder: to the same bits, as long as a worker computes on as many threads."""
-    if n_sources < 0 or n_heldout < 0: raise SettingsError(f"Cannot train {n_sources} sources and {n_heldout} held-out models.")
+    if not all(hasattr(n, "__index__") and n >= 0 for n in (n_sources, n_heldout)): raise SettingsError(f"Cannot train {n_sources} sources and {n_heldout} held-out models.")
+    if stacked is not None and (not hasattr(stacked, "__index__") or stacked < 1): raise SettingsError(f"stacked is the number of models trained together, at least 1; found {stacked!r}.")
+    seed_of(seed)
     zoo, network, spread = Zoo(zoo), Network.of(network, task), joblib.effective_n_jobs(None) > 1
     here = best_device(None if spread else device)  # a worker has devices of its own
+    check_inputs(network.build().eval(), task.train_x[:2].cpu(), task.num_classes)
     made = dict(network=network.to_json(), recipe=recipe.to_json(), task=task.name, task_fingerprint=task.fingerprint)
     jobs = [(f"{role}-{i:03}", role, i) for role, n in (("source", n_sources), ("heldout", n_heldout)) for i in range(n)]
     for name, _, i in jobs:
@@ -468,4 +494,5 @@ def train_population(
     unfinished = lambda: [g for g in groups if not all(name in zoo for name, _, _ in g)]
     for wait in (False, True):  # first what no other process is training, then what one may have left undone
         fan_out(partial(train_group, wait=wait), unfinished, desc="training")
+    for group in groups: Checkpoint(zoo.path / ".unfinished" / f"{group[0][0]}.safetensors", {}).clear()  # of who was killed when all was done
     return zoo

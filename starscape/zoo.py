@@ -140,7 +140,7 @@ def _check_metadata(value, file_size: int) -> None:
         raise ValueError("metrics must be single values by name, under names other than " + ", ".join(_COLUMNS))
     if not isinstance(value.get("task"), (str, type(None))): raise ValueError("task must be a name")
     network = Network.from_json(value.get("network"))
-    built_in = getattr(network_builders.get(network.name), "__module__", "").startswith("starscape.")
+    built_in = getattr(network_builders.get(network.name), "__module__", "").startswith("starscape.") or network.name.startswith("torchvision:")
     if built_in and (_largest(dict(network.settings)) > file_size or _bytes_of(network) > 8 * file_size): raise ValueError(f"it describes {str(network)[:100]}, which is larger than the file")
 
 def _largest(value) -> float:
@@ -259,7 +259,7 @@ class Zoo:
     def __init__(self, path: "str | Path | Zoo"):
         self.path = Path(getattr(path, "path", path)).expanduser()
         try: self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as e: raise ZooError(f"Cannot use {self.path} as a zoo: {e.strerror or e}. Give a folder that you may write to.") from e
+        except (OSError, ValueError) as e: raise ZooError(f"Cannot use {self.path} as a zoo: {getattr(e, 'strerror', None) or e}. Give a folder that you may write to.") from e
         self.cache = Cache(self.path / "cache.sqlite")
         self._headers: dict[str, tuple] = {}
         self._digests: dict[str, tuple] = {}

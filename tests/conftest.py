@@ -1,14 +1,66 @@
 "What tests share: how many random inputs hypothesis tries, and a browser that may not leave this machine."
+import contextlib
+import json
 import os
+import platform
 import shutil
+from collections import Counter
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import torch
 from hypothesis import settings
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("soak", deadline=None, max_examples=2000)
 settings.load_profile("default")
+
+
+
+class Tally:
+    "What was done to the package, how often, and how often something was lost by it."
+
+    def __init__(self):
+        self.tried, self.lost = Counter(), Counter()
+
+    @contextlib.contextmanager
+    def __call__(self, what, n=1):
+        "`n` trials; an exception counts as a loss."
+        self.tried[what] += n
+        self.lost[what] += 1
+        yield
+        self.lost[what] -= 1
+
+    def rows(self):
+        return [{"what": what, "tried": n, "lost": self.lost[what]} for what, n in sorted(self.tried.items())]
+
+
+TALLY = Tally()
+
+
+@pytest.fixture(scope="session")
+def tally():
+    return TALLY
+
+
+def pytest_addoption(parser):
+    parser.addoption("--tally", metavar="FILE", help="write what was tried and what was lost as JSON")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not TALLY.tried:
+        return
+    terminalreporter.section("what was tried, and what was lost")
+    rows = [("", "tried", "lost"), *((r["what"], f"{r['tried']:,}", f"{r['lost']:,}") for r in TALLY.rows())]
+    rows.append(("all", f"{sum(TALLY.tried.values()):,}", f"{sum(TALLY.lost.values()):,}"))
+    width = max(len(r[0]) for r in rows)
+    for what, tried, lost in rows:
+        terminalreporter.write_line(f"{what:{width}} {tried:>9} {lost:>6}")
+    if path := config.getoption("--tally"):
+        environment = {"python": platform.python_version(), "torch": str(torch.__version__), "system": platform.system(), "cpus": os.cpu_count()}
+        Path(path).write_text(json.dumps({"environment": environment, "rows": TALLY.rows()}, indent=1) + "\n")
+
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_FLAGS = (
