@@ -27,6 +27,8 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+from starscape.viz import Panel, published_curves
+
 CONFIG = get_config()
 ROOT = CONFIG.config_path
 HERE = ROOT / "docs"
@@ -38,6 +40,8 @@ SOURCE = f"{CONFIG.git_url}/blob/{CONFIG.branch}/{CONFIG.lib_path.name}/"
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+
+SAME_FOR_ALL = {"_esm": Panel._esm, "_css": Panel._css, "published": published_curves()}
 
 SHOW_DOC = re.compile(r"^#\|\s*output:\s*asis", re.MULTILINE)
 DIRECTIVE = re.compile(r"^\s*#\|.*\n?", re.MULTILINE)
@@ -131,17 +135,20 @@ class Page:
         "Does this widget, or one in it, bring a front end of its own?"
         state = self.widgets.get(model_id, {}).get("state", {})
         children = (child.removeprefix("IPY_MODEL_") for child in state.get("children", []))
-        return "_esm" in state or any(map(self.is_panel, children))
+        return "_anywidget_id" in state or any(map(self.is_panel, children))
 
     def panel(self, model_id):
-        "What a panel needs where there is no kernel: its traits, the binary ones apart, and what is in it."
+        "What a panel needs where there is no kernel: its traits, the binary ones apart, what is in it, and the panels it names."
         model = self.widgets[model_id]
         children = [child.removeprefix("IPY_MODEL_") for child in model["state"].get("children", [])]
+        tabs = [tab["model"].removeprefix("IPY_MODEL_") for tab in model["state"].get("tabs", [])]
+        own = "panel" in model["state"]  # tools/nbrun.py stores it without what the package holds
         return {
-            "state": {**model["state"], "live": False},  # a panel that knows this trait offers nothing to compute
+            "state": {**(SAME_FOR_ALL if own else {}), **model["state"], "live": False},  # a panel that knows this trait offers nothing to compute
             "buffers": {buffer["path"][0]: buffer["data"] for buffer in model.get("buffers", [])},
             "direction": "row" if model["model_name"] == "HBoxModel" else "column",
             "children": [self.panel(child) for child in children],
+            "models": {tab: self.panel(tab) for tab in tabs},
         }
 
     def output(self, output, name):

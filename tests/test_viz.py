@@ -48,14 +48,14 @@ def plane(resolution=25, rename=lambda name: name):
     return SimpleNamespace(frame=lambda: frame, points=points)
 
 
-def uncertainty(n=120, classes=10):
+def uncertainty(n=120, classes=10, rename=lambda name: name):
     "Scores on straight lines, and predictions of two posteriors."
     rng, rows, predictions = np.random.default_rng(0), [], {}
     labels = rng.integers(classes, size=n)
     for posterior, skill in (("star", 3.0), ("ensemble", 2.0)):
         logits = rng.normal(size=(n, classes)) + skill * np.eye(classes)[labels]
-        predictions[posterior] = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-        rows += [dict(posterior=posterior, n_samples=s, repeat=r, **dict.fromkeys(SCORES, 0.5 + 0.01 * s + 0.001 * r)) for s in range(2, 20) for r in range(3)]
+        predictions[rename(posterior)] = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        rows += [dict(posterior=rename(posterior), n_samples=s, repeat=r, **dict.fromkeys(SCORES, 0.5 + 0.01 * s + 0.001 * r)) for s in range(2, 20) for r in range(3)]
     task = SimpleNamespace(test_y=torch.tensor(labels), test_x=torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
     return UncertaintyExplorer(pd.DataFrame(rows), task, predictions)
 
@@ -126,6 +126,8 @@ def test_curves_follow_the_mouse(open_panel):
     page.get_by_text("Both", exact=True).click()
     settle(page)
     assert len(lines(page)) == 6
+    assert page.locator(".ss-chip").all_inner_texts() == [f"{name}\naligned\n{n}\nraw\n{n}" for name, n in (("star – held-out", 3), ("star – source", 6), ("regular – regular", 18))]
+    assert len(set(page.locator(".ss-chip").first.locator("line").evaluate_all("all => all.map(line => line.getAttribute('stroke-dasharray'))"))) == 2
     page.get_by_text("Each pair", exact=True).click()
     settle(page)
     assert [len(series) for series in single(page)] == [3, 3, 6, 6, 18, 18]
@@ -275,7 +277,7 @@ def test_hostile_names_are_text(open_panel, tmp_path):
     stepper = page.get_by_role("slider", name="Step through the pairs")
     press(page, stepper, "End")
     assert page.locator("img").count() == 0
-    labels = page.locator(".ss-model").all_inner_texts()
+    labels = page.locator(".ss-model").all_text_contents()
     assert HOSTILE["star"] in labels and any("🌟 {t} %{x} <b>bold</b> &amp;" in text for text in labels)
     assert any(text.count("x") > 80 and "…" in text for text in labels)
     with page.expect_download() as download:
@@ -297,6 +299,21 @@ def test_hostile_names_in_the_plane(open_panel):
     page.get_by_text("Surface", exact=True).click()
     settle(page)
     assert page.locator("img").count() == 0
+
+
+def test_hostile_names_in_the_uncertainty_panel(open_panel):
+    hostile = dict(star=HOSTILE["source-001"], ensemble=HOSTILE["star"])
+    page = open_panel(uncertainty(rename=hostile.get))
+    page.locator("summary").click()
+    page.locator(".ss-thumb").first.click()
+    settle(page)
+    assert page.locator("img").count() == 0 and page.title() == "Uncertainty"
+    assert page.locator(".ss-chip").all_inner_texts() == list(hostile.values())
+    assert {cell.inner_text() for cell in page.locator("tbody td:first-child").all()} == set(hostile.values())
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    rows = list(csv.reader(Path(download.value.path()).read_text(encoding="utf-8-sig").splitlines(keepends=True)))
+    assert {row[0] for row in rows[1:]} == {"'" + hostile["star"], hostile["ensemble"]}
 
 
 def test_plane_reads_points_and_lines(open_panel):

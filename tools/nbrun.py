@@ -22,6 +22,7 @@ WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 SKIP_TAG = "skip-execution"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\| \d+/\d+ \[")
+SAME_FOR_ALL = ("_esm", "_css", "published")  # of our panels: the package holds them, and docs/build.py puts them back
 NOT_RUN = re.compile(r"^#\|\s*eval:\s*false|nbdev_export\(", re.MULTILINE)
 
 
@@ -58,6 +59,10 @@ def with_stable_widget_ids(notebook):
     order = seen_widgets(notebook, state)
     for model_id in set(state) - set(order):
         del state[model_id]
+    for model in state.values():
+        if "_anywidget_id" in model["state"] and "panel" in model["state"]:
+            for key in SAME_FOR_ALL:
+                model["state"].pop(key, None)
     text = json.dumps(notebook)
     for number, model_id in enumerate(order):
         text = text.replace(model_id, f"{number:032x}")

@@ -27,10 +27,11 @@ function drawFigure(script) {
 }
 
 // The model that a panel's `render` expects, with its traits but nobody to send them to.
-function standaloneModel({ state, buffers }) {
+function standaloneModel({ state, buffers, models }) {
   const values = { ...state }, listeners = {};
   for (const [name, data] of Object.entries(buffers)) values[name] = new DataView(decode(data).buffer);
   return {
+    widget_manager: { get_model: async name => standaloneModel(models[name]) },
     get: name => values[name],
     set(name, value) {
       if (JSON.stringify(values[name]) === JSON.stringify(value)) return;

@@ -227,10 +227,14 @@ function renderBarriers(model, root, plotly) {
 
   function showWords() {
     const { pairs } = state.get("index"), shown = new Set(state.get("pairs"));
-    chips.show(pairs.map(pair => {
-      const count = groups.filter(g => g.pair === pair).reduce((n, g) => n + g.curves.length, 0);
-      return { name: pair, ...seriesStyle(pair, true), count, pressed: shown.has(pair) };
-    }));
+    const alignment = state.get("alignment"), kinds = alignment === "both" ? [true, false] : [alignment === "aligned"];
+    chips.show(pairs.map(pair => ({
+      name: pair, label: seriesStyle(pair, true).label, tone: seriesStyle(pair, true).tone, pressed: shown.has(pair),
+      kinds: kinds.map(aligned => ({
+        dash: seriesStyle(pair, aligned).dash, text: aligned ? (kinds.length > 1 ? "aligned" : "") : "raw",
+        count: groups.find(g => g.pair === pair && g.aligned === aligned)?.curves.length ?? 0,
+      })),
+    })));
     const sorted = [...drawn].sort((a, b) => barrierOf(a) - barrierOf(b));
     stepper.max = Math.max(0, sorted.length - 1);
     stepper.disabled = !sorted.length;

@@ -194,23 +194,24 @@ function modelList(state, models) {
 
 const DASHES = { solid: "", dash: "8 4", dashdot: "9 3 2 3", longdash: "12 4", dot: "2 3" };
 
-// Buttons that show or hide a series and serve as the legend: a line as it is drawn, the label, how many.
+// Buttons that show or hide a series and serve as the legend: each kind of line as it is drawn, the label, how many.
 function chipGroup(label, toggle) {
   const element = h("div", { className: "ss-chips", role: "group", "aria-label": label });
-  const chip = ({ name, label, tone, dash }) => {
-    const sample = svg("svg", { viewBox: "0 0 34 10", width: 34, height: 10, "aria-hidden": "true", class: `ss-stroke-${tone}` });
-    sample.append(svg("line", { x1: 1, x2: 33, y1: 5, y2: 5, "stroke-width": 2.5, "stroke-dasharray": DASHES[dash] ?? "12 3 2 3" }));
-    return h("button", { type: "button", className: "ss-chip", title: "Show or hide", "data-series": name, onclick: () => toggle(name) },
-      sample, readable(label), h("span", { className: "ss-count" }));
+  const sample = ({ dash, text = "" }, tone) => {
+    const line = svg("svg", { viewBox: "0 0 34 10", width: 34, height: 10, "aria-hidden": "true", class: `ss-stroke-${tone}` });
+    line.append(svg("line", { x1: 1, x2: 33, y1: 5, y2: 5, "stroke-width": 2.5, "stroke-dasharray": DASHES[dash] ?? "12 3 2 3" }));
+    return [line, text, h("span", { className: "ss-count" })].filter(part => part !== "");
   };
-  let names = "";
+  const chip = ({ name, label, tone, kinds }) => h("button", { type: "button", className: "ss-chip", title: "Show or hide", "data-series": name, onclick: () => toggle(name) },
+    h("span", {}, readable(label)), ...kinds.flatMap(kind => sample(kind, tone)));
+  let looks = "";
   return {
     element,
     show(series) { // kept in place where it can be, so that focus stays
-      if (names !== (names = JSON.stringify(series.map(one => one.name)))) element.replaceChildren(...series.map(chip));
-      series.forEach(({ pressed, count }, i) => {
+      if (looks !== (looks = JSON.stringify(series.map(one => [one.name, one.kinds.map(kind => kind.text)])))) element.replaceChildren(...series.map(chip));
+      series.forEach(({ pressed, kinds }, i) => {
         element.children[i].setAttribute("aria-pressed", String(pressed));
-        element.children[i].lastChild.textContent = count ?? "";
+        element.children[i].querySelectorAll(".ss-count").forEach((count, k) => { count.textContent = kinds[k].count ?? ""; });
       });
     },
   };

@@ -209,13 +209,14 @@ function renderPlane(model, root, plotly) {
     const shown = scale.ticks.tickvals ? z.map(row => row.map(scale.map)) : z;
     const colorbar = { title: { text: axisTitle(), side: "right", font: { size: 12 } }, thickness: 14, outlinewidth: 0, ticks: "outside", ticklen: 4, len: 1, ...scale.ticks };
     const common = { x: xs, y: ys, z: shown, colorscale: "Viridis", zmin: scale.low, zmax: scale.high, hoverinfo: "skip", colorbar };
-    const field = contours
-      ? { ...common, type: "contour", autocontour: false, line: { width: 1, color: "#ffffffb0", smoothing: xs.length > 40 ? 0 : 1 }, contours: { coloring: "heatmap", start: scale.low, end: scale.high, size: (scale.high - scale.low) / 12 } }
-      : { ...common, type: "heatmap", zsmooth: "fast" };
+    // the colours as a picture that the browser stretches; plotly alone would colour each pixel of the contours
+    const fields = [{ ...common, type: "heatmap", zsmooth: "fast" }];
+    if (contours) fields.unshift({ ...common, type: "contour", showscale: false, autocontour: false, line: { width: 1, color: "#ffffffb0", smoothing: xs.length > 40 ? 0 : 1 },
+      colorscale: [[0, "#ffffffb0"], [1, "#ffffffb0"]], contours: { coloring: "lines", start: scale.low, end: scale.high, size: (scale.high - scale.low) / 12 } });
     const marks = places(), triangle = [...corners, corners[0]];
     const dot = { x: marks.map(p => p.x), y: marks.map(p => p.y), type: "scatter", mode: "markers", hoverinfo: "skip",
       marker: { symbol: marks.map(p => SYMBOLS[p.role] ?? "square"), size: marks.map(p => (p.role === "star" ? 17 : 12)), color: "#ffffff", line: { width: 2, color: "#14171a" } } };
-    map.draw([field, { x: triangle.map(p => p[0]), y: triangle.map(p => p[1]), type: "scatter", mode: "lines", hoverinfo: "skip", line: { color: "#ffffffc0", width: 1.5, dash: "dot" } }, dot], {
+    map.draw([...fields, { x: triangle.map(p => p[0]), y: triangle.map(p => p[1]), type: "scatter", mode: "lines", hoverinfo: "skip", line: { color: "#ffffffc0", width: 1.5, dash: "dot" } }, dot], {
       ...base, dragmode: false, margin: { l: 56, r: 10, t: 14, b: 46 },
       xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: "x (distance in weight space)" }, range: [xs[0], xs[xs.length - 1]], fixedrange: true, showgrid: false, constrain: "domain" },
       yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: "y (distance in weight space)" }, range: [ys[0], ys[ys.length - 1]], fixedrange: true, showgrid: false,

@@ -116,7 +116,7 @@ function renderUncertainty(model, root, plotly) {
     compute.dataset.needed = String(state.get("live") && state.get("missing") > 0);
     compute.hidden = compute.dataset.needed !== "true" || state.get("busy");
     for (const element of [scores.box, steps, chips.element, table.element]) element.hidden = !there;
-    chips.show(names().map(name => ({ name, ...posteriorStyle(name), pressed: state.get("posteriors").includes(name) })));
+    chips.show(names().map(name => ({ name, ...posteriorStyle(name), kinds: [posteriorStyle(name)], pressed: state.get("posteriors").includes(name) })));
     drawDetails(colours);
     drawBars();
     if (!there) return;
