@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 
@@ -29,29 +30,48 @@ def write_notebook(path, sources):
     path.write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)))
 
 
-@contextmanager
-def jupyter_lab(folder):
-    "Starts a JupyterLab on `folder` with settings of its own, no news and no update check; gives a function from a notebook's name to its address."
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    own = {f"JUPYTER_{kind}_DIR": str(folder / kind) for kind in ("CONFIG", "RUNTIME")} | {"IPYTHONDIR": str(folder / "ipython"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token=test",
-               f"--ServerApp.root_dir={folder}", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.expose_app_in_browser=True"]
-    with open(folder / "log.txt", "w") as log, subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log) as server:
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(folder, command, port, path="/"):
+    "Runs a server, with settings of its own below `folder`; gives its address once it answers at `path`."
+    own = {f"JUPYTER_{kind}_DIR": str(folder / kind) for kind in ("CONFIG", "RUNTIME")}
+    own |= {"IPYTHONDIR": str(folder / "ipython"), "XDG_CONFIG_HOME": str(folder / "xdg"), "OMP_NUM_THREADS": "1", "MARIMO_SKIP_UPDATE_CHECK": "1"}
+    log = folder / f"log-{port}.txt"
+    with open(log, "w") as out, subprocess.Popen([sys.executable, "-m", *command], cwd=folder, env=os.environ | own, stdout=out, stderr=out) as server:
         address, began = f"http://127.0.0.1:{port}", time.monotonic()
         try:
             while True:
                 try:
-                    urllib.request.urlopen(f"{address}/api/status?token=test", timeout=5)
+                    urllib.request.urlopen(f"{address}{path}", timeout=30)
                     break
+                except urllib.error.HTTPError:
+                    break  # an answer, if not a page
                 except OSError:
                     if server.poll() is not None or time.monotonic() - began > 60:
-                        raise RuntimeError(f"JupyterLab did not start:\n{(folder / 'log.txt').read_text()}") from None
+                        raise RuntimeError(f"{command[0]} did not start:\n{log.read_text()}") from None
                     time.sleep(0.1)
-            yield lambda name: f"{address}/lab/tree/{name}?token=test&reset"
+            yield address
         finally:
             server.terminate()
+
+
+@contextmanager
+def jupyter_lab(folder, module="jupyterlab", app="LabApp", path="lab/tree"):
+    "Starts a JupyterLab (or a Jupyter Notebook) on `folder`, no news and no update check; gives a function from a notebook's name to its address."
+    port = free_port()
+    command = [module, "--allow-root", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token=test", f"--ServerApp.root_dir={folder}",
+               "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", f"--{app}.expose_app_in_browser=True"]
+    with serving(folder, command, port, "/api/status?token=test") as address:
+        yield lambda name: f"{address}/{path}/{name}?token=test&reset"
+
+
+def notebook_7(folder):
+    return jupyter_lab(folder, "notebook", "JupyterNotebookApp", "notebooks")
 
 
 def run_all(page):

@@ -4,10 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
-from jupyter_lab import jupyter_lab, run_all, write_notebook
+from jupyter_lab import free_port, jupyter_lab, notebook_7, run_all, serving, write_notebook
 
 NOTEBOOKS = Path(__file__).parent.parent / "nbs"
 SAVE = "() => window.jupyterapp.commands.execute('docmanager:save')"
+SMALL = [
+    "import pandas as pd, numpy as np\nfrom starscape.viz import BarrierExplorer",
+    "t = np.linspace(0, 1, 21)\nrows = [pd.DataFrame(dict(first='star', second=f'heldout-{i}', pair='star-heldout', aligned=a, split=s, t=t,\n"
+    "    loss=.1 + (i + 1) * .1 * t * (1 - t) + .2 * (s == 'test') + .5 * (not a), accuracy=.9)) for i in range(3) for s in ('train', 'test') for a in (True, False)]\n"
+    "panel = BarrierExplorer(pd.concat(rows))",
+    "panel",
+    "panel",
+    "print(panel.split, panel.metric, len(panel.selection))",
+]
+LAST = "el => Array.from(el.data.at(-1).y)"
 FIRST = "document.querySelector('[data-panel=barriers] .js-plotly-plot')"
 
 
@@ -19,17 +29,15 @@ def lab(tmp_path_factory):
         notebook = json.loads((NOTEBOOKS / name).read_text())
         notebook["cells"] = [cell for cell in notebook["cells"] if "nbdev_export()" not in "".join(cell["source"])]
         (folder / name).write_text(json.dumps(notebook))
-    small = [
-        "import pandas as pd, numpy as np\nfrom starscape.viz import BarrierExplorer",
-        "t = np.linspace(0, 1, 21)\nrows = [pd.DataFrame(dict(first='star', second=f'heldout-{i}', pair='star-heldout', aligned=a, split=s, t=t,\n"
-        "    loss=.1 + (i + 1) * .1 * t * (1 - t) + .2 * (s == 'test') + .5 * (not a), accuracy=.9)) for i in range(3) for s in ('train', 'test') for a in (True, False)]\n"
-        "panel = BarrierExplorer(pd.concat(rows))",
-        "panel",
-        "panel",
-        "print(panel.split, panel.metric, len(panel.selection))",
-    ]
-    write_notebook(folder / "small.ipynb", small)
+    write_notebook(folder / "small.ipynb", SMALL)
     live = "from starscape.viz import BarrierExplorer\nfrom starscape.zoo import Zoo\npanel = BarrierExplorer(Zoo.example(), alignment='both', points=201)"
+    hostile = ["from starscape.viz import *\nfrom starscape.zoo import Zoo\nimport tempfile\nhere, zoo = Zoo.example(), Zoo(tempfile.mkdtemp())",
+               "names = {'star': '<img src=x onerror=alert(1)>', 'source': '=1+1', 'heldout': '</script><b>x'}\n"
+               "for role, names_of in (('star', here.stars[:1]), ('source', here.sources[:2]), ('heldout', here.heldouts[:1])):\n"
+               "    for i, name in enumerate(names_of):\n"
+               "        zoo.add(names[role] + str(i), here.network(name), role=role, network=here.network_of(name), task=here.metadata(name)['task'])",
+               "plane = LossPlaneExplorer(zoo, resolution=9)\nplane", "scores = UncertaintyExplorer(zoo)\nscores"]
+    write_notebook(folder / "others.ipynb", hostile)
     write_notebook(folder / "live.ipynb", [live, "panel", "print(len(panel.frame), panel.missing, panel.status)"])
     with jupyter_lab(folder) as address:
         yield address
@@ -96,6 +104,88 @@ def test_pairs_are_computed_on_demand_and_cancel_is_heard(page, lab):
     again.wait_for(timeout=10_000)
     left = int(again.inner_text().split()[1])
     assert 0 < left < 108
+
+
+def test_the_plane_and_the_scores_are_computed_on_demand_and_names_are_text(page, lab):
+    page.goto(lab("others.ipynb"))
+    assert not (errors := run_all(page)), errors
+    plane, scores = (page.locator(f"[data-panel={name}]").first for name in ("plane", "uncertainty"))
+    plane.get_by_role("button", name="Compute this plane").click(timeout=20_000)
+    plane.locator(".main-svg").first.wait_for(timeout=30_000)
+    plane.get_by_role("button", name="Refine to 17 × 17").wait_for(timeout=30_000)
+    plane.get_by_role("slider", name="Point, x").press("Home")
+    plane.get_by_text("loss", exact=True).wait_for(timeout=20_000)  # measured there, no longer read off the grid
+    plane.get_by_role("button", name="Refine").click()
+    plane.get_by_role("button", name="Refine to 33 × 33").wait_for(timeout=30_000)
+    assert "<img src=x onerror=alert(1)>0" in plane.locator(".annotation-text").all_text_contents()
+
+    scores.scroll_into_view_if_needed()
+    scores.get_by_role("button", name="Compute the posteriors").click()
+    scores.locator(".ss-thumb").first.wait_for(timeout=60_000)
+    scores.locator(".ss-thumb").first.click()
+    scores.get_by_role("figure", name="Predictive distribution of test image").wait_for(timeout=10_000)
+    assert page.locator(".starscape img").count() == 0
+
+
+APP = """import marimo
+app = marimo.App()
+
+
+@app.cell
+def _():
+    import marimo as mo
+{making}
+    mo.ui.anywidget(panel)
+    return
+
+
+if __name__ == "__main__":
+    app.run()
+"""
+
+
+@pytest.mark.parametrize("host", ["notebook", "voila", "marimo"])
+def test_other_hosts(page, tmp_path, host):
+    "Two views of a panel in Notebook 7, Voila and marimo: a key moves the figure, and the other view follows."
+    pytest.importorskip(host)
+    write_notebook(tmp_path / "small.ipynb", SMALL[:4])
+    port = free_port()
+    if host == "notebook":
+        with notebook_7(tmp_path) as address:
+            page.goto(address("small.ipynb"))
+            assert not (errors := run_all(page)), errors
+            follows(page, views=2)
+            page.evaluate(SAVE)
+            page.reload()
+            page.locator("[data-panel=barriers] .main-svg").first.wait_for(timeout=60_000)
+            assert page.get_by_role("radio", name="Test").first.is_checked()
+            page.goto("about:blank")
+    elif host == "voila":
+        with serving(tmp_path, ["voila", "small.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"], port, "/voila/static/") as address:
+            page.goto(address, timeout=60_000)
+            follows(page, views=2)
+            page.goto("about:blank")
+    else:
+        making = "\n".join("    " + line for source in SMALL[:2] for line in source.splitlines())
+        (tmp_path / "app.py").write_text(APP.format(making=making))
+        with serving(tmp_path, ["marimo", "run", "app.py", "--headless", "--no-token", "--host=127.0.0.1", f"--port={port}"], port) as address:
+            page.goto(address, timeout=60_000)
+            follows(page, views=1)
+            page.goto("about:blank")
+    page.problems[:] = [p for p in page.problems if "starscape" in p]  # what the hosts themselves ask for is theirs
+
+
+def follows(page, views):
+    panels = page.locator("[data-panel=barriers]")
+    for i in range(views):
+        panels.nth(i).scroll_into_view_if_needed(timeout=60_000)
+        panels.nth(i).locator(".main-svg").first.wait_for(timeout=60_000)
+    before = [panels.nth(i).locator(".js-plotly-plot").first.evaluate(LAST) for i in range(views)]
+    panels.first.get_by_role("radio", name="Train").press("ArrowRight")
+    for i in range(views):
+        panels.nth(i).get_by_role("radio", name="Test", checked=True).wait_for(timeout=10_000, state="attached")
+    page.wait_for_timeout(300)
+    assert all(panels.nth(i).locator(".js-plotly-plot").first.evaluate(LAST) != before[i] for i in range(views))
 
 
 @pytest.mark.parametrize("name", ["03_star_training.ipynb", "06_viz.ipynb"])

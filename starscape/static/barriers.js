@@ -117,6 +117,13 @@ function spanTrace(curves, metric) {
   return { x: [0, 1, 0.5], y: [low, high, positive], type: "scatter", mode: "markers", marker: { opacity: 0 }, hoverinfo: "skip" };
 }
 
+// The least and greatest positive height of some traces.
+function extent(traces) {
+  let low = Infinity, high = 0;
+  for (const { y } of traces) for (const value of y) if (value > 0) { low = Math.min(low, value); high = Math.max(high, value); }
+  return [low, high];
+}
+
 function renderBarriers(model, root, plotly) {
   const state = bind(model), tip = tooltip(root);
   let curves = readCurves(state), drawn = [], groups = [], hovered = null;
@@ -186,8 +193,8 @@ function renderBarriers(model, root, plotly) {
       ...base, hovermode: single ? false : "x", hoverdistance: 40,
       shapes: single && !many ? groups.map(group => bundleShape(group.curves, metric, colours[group.tone], group.dash)) : [],
       xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: "t  (0: first model, 1: second model)" }, range: [-0.015, 1.015] },
-      yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: METRICS[metric].axis(split) }, type: log ? "log" : "linear", nticks: 7,
-        ...(single && drawn.length ? { range } : {}), exponentformat: "power", tickformat: log ? "~g" : "", dtick: log ? "D1" : null },
+      yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: METRICS[metric].axis(split) }, nticks: 7, ...(log ? logAxis(...extent(traces)) : { type: "linear", dtick: null, tickformat: "" }),
+        ...(single && drawn.length ? { range } : {}), exponentformat: "power" },
       uirevision: [metric, split, log].join(),
     });
     curveChart.describe(`Interpolation curves, ${METRICS[metric].axis(split)}: ` + groups.map(g => `${g.label}, ${g.curves.length} pairs`).join("; "));

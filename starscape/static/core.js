@@ -382,6 +382,12 @@ function baseLayout(colours) {
   };
 }
 
+// A logarithmic axis whose labels stand clear of each other: 1 2 5 within two decades, powers of ten beyond.
+const logAxis = (low, high) => {
+  const decades = Math.log10(high / low);
+  return { type: "log", tickformat: "~g", dtick: decades < 0.7 ? "D1" : decades <= 2 ? "D2" : Math.max(1, Math.ceil(decades / 6)) || 1 };
+};
+
 // A label that follows the pointer; its lines are text.
 function tooltip(root) {
   const tip = h("div", { className: "ss-tip", hidden: true });

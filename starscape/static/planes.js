@@ -235,7 +235,8 @@ function renderPlane(model, root, plotly) {
     profile.draw([{ x: t, y, type: "scatter", mode: "lines", line: { color: colours.a, width: 2.5 }, hoverinfo: "x+y" }], {
       ...base, hovermode: "x", margin: { ...base.margin, t: 8 },
       xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: "Along the line (0: start, 1: end)" }, range: [-0.015, 1.015] },
-      yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: axisTitle() }, type: state.get("log") && state.get("metric") === "loss" ? "log" : "linear", nticks: 5, exponentformat: "power" },
+      yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: axisTitle() }, nticks: 5,
+        ...(state.get("log") && state.get("metric") === "loss" ? logAxis(...extent([{ y }])) : { type: "linear", dtick: null, tickformat: "" }) },
     });
   }
 
