@@ -44,6 +44,16 @@ def tally():
     return TALLY
 
 
+@pytest.fixture(scope="session")
+def analysis(tmp_path_factory):
+    "A small analysis that nobody disturbed, and processes to do it again: see stages.py."
+    from stages import Analysis, Children
+
+    children = Children()
+    yield Analysis(children, tmp_path_factory.mktemp("undisturbed"))
+    children.close()
+
+
 def pytest_addoption(parser):
     parser.addoption("--tally", metavar="FILE", help="write what was tried and what was lost as JSON")
 

@@ -1,86 +1,75 @@
-"Processes that are killed, and processes that share a zoo: nothing is lost, nothing is done twice, the bits are the same."
+"Processes that are killed or interrupted, and processes that share a zoo: nothing is lost, nothing is done twice, the bits are the same."
+import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from stages import STAGES, contents
 
-from starscape.zoo import Zoo
-
-JOB = """
-import sys
-import torch; torch.set_num_threads(1)
-from starscape.barriers import sweep
-from starscape.data import load_task
-from starscape.networks import Network
-from starscape.star_training import train_star
-from starscape.training import Recipe, train_population
-task, path, stacked = load_task("digits").subset(320, 80), sys.argv[1], int(sys.argv[2])
-print("ready", flush=True)
-zoo = train_population(task, Network("mlp", width=8, depth=2), Recipe(epochs=25), path, n_sources=3, n_heldout=1, stacked=stacked, checkpoint_every=0)
-train_star(task, zoo, Recipe(epochs=40), checkpoint_every=0)
-sweep(zoo, ["star-source", "regular-regular"], task, points=5)
-print("done", flush=True)
-"""
+FULL = pytest.mark.soak
 
 
-def start(path, stacked):
-    environment = os.environ | {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", JOB, str(path), str(stacked)], stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout.readline() == "ready\n"
-    return process
+def promised(folder):
+    "What processes said was kept, the moment before they died."
+    text = (folder / "log").read_text() if (folder / "log").exists() else ""
+    return [tuple(json.loads(line)) for line in text.splitlines() if line.startswith("[")]
 
 
-def finish(process):
-    assert process.communicate(timeout=120)[0] == "done\n" and process.returncode == 0
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    "Digests of all models, and the seconds it took."
-    digests, began = {}, 0.0
-    for stacked in (1, 4):
-        path = tmp_path_factory.mktemp("undisturbed")
-        process = start(path, stacked)
-        began = time.perf_counter()
-        finish(process)
-        zoo = Zoo(path)
-        digests[stacked] = {n: zoo.digest(n) for n in zoo.names}
-    return digests, time.perf_counter() - began
-
-
-@pytest.mark.parametrize(("stacked", "most"), [(4, 3), pytest.param(1, 25, marks=pytest.mark.soak), pytest.param(4, 25, marks=pytest.mark.soak)])
-def test_killed_at_random_moments(tmp_path, undisturbed, stacked, most):
-    digests, seconds = undisturbed
-    draw, kills = random.Random(stacked), 0
-    while True:
-        process = start(tmp_path, stacked)
-        try:
-            process.wait(timeout=draw.uniform(0.05, 0.6) * seconds if kills < most else 120)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            zoo = Zoo(tmp_path)
-            for name in zoo.names:  # whatever is there is whole, and the right one
-                assert zoo.digest(name) == digests[stacked][name]
-                assert zoo.metadata(name)["metrics"]["test_accuracy"] > 0
+def disturb(analysis, tmp_path, tally, stage, sent, many, seed=0):
+    "Signals at random moments of a stage, each followed by a look at what is there; then the stage runs to its end."
+    draw, folder, children, times = random.Random(f"{stage} {sent} {seed}"), tmp_path / "work", analysis.children, 0
+    analysis.fresh(stage, folder)
+    for _ in range(20 * many):
+        pid = children.fork(stage, folder, log=True)
+        time.sleep(draw.uniform(0, 1.1) * analysis.seconds[stage])
+        os.kill(pid, sent)  # its parent has not asked for its status yet, so the id is still its own
+        status = children.wait(pid)
+        if status == 0:  # it was through before: from the beginning
+            assert analysis.lost(stage, folder, promised(folder)) == []
+            analysis.fresh(stage, folder)
             continue
-        assert process.returncode == 0
-        break
-    zoo = Zoo(tmp_path)
-    assert {n: zoo.digest(n) for n in zoo.names} == digests[stacked]
-    assert not list((tmp_path / ".unfinished").glob("*.safetensors"))
-    print(f"{kills} kills, nothing lost")
-    assert kills >= 1
+        times += 1
+        with tally(f"{'kills' if sent == signal.SIGKILL else 'Ctrl-C'}: {stage}"):
+            assert status == (-sent if sent == signal.SIGKILL else 130), (folder / "log").read_text()
+            assert analysis.lost(stage, folder, promised(folder)) == []
+        if times == many:
+            break
+    assert times >= many // 2
+    with tally("runs taken up again: same bits"):
+        assert children.run(stage, folder) == 0, (folder / "log").read_text()
+        assert contents(folder) == analysis.after[stage]
+        assert not list((folder / "zoo" / ".unfinished").glob("*.safetensors"))
 
 
-def test_two_processes_on_one_zoo(tmp_path, undisturbed):
-    processes = [start(tmp_path, 1) for _ in range(2)]
-    for process in processes:
-        finish(process)
-    zoo = Zoo(tmp_path)
-    assert {n: zoo.digest(n) for n in zoo.names} == undisturbed[0][1]
+@pytest.mark.parametrize("many", [10, pytest.param(60, marks=FULL)])
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_random_moments(analysis, tmp_path, tally, stage, many):
+    disturb(analysis, tmp_path, tally, stage, signal.SIGKILL, many)
+
+
+@pytest.mark.parametrize("many", [3, pytest.param(30, marks=FULL)])
+@pytest.mark.parametrize("stage", STAGES)
+def test_interrupted_at_random_moments(analysis, tmp_path, tally, stage, many):
+    disturb(analysis, tmp_path, tally, stage, signal.SIGINT, many)
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(15, marks=FULL)])
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_on_one_zoo(analysis, tmp_path, tally, stage, times):
+    "Neither corrupts the other's work; no model is trained twice; the lock of one that is killed is taken over."
+    children, folder, draw = analysis.children, tmp_path / "work", random.Random(stage)
+    for killed in (False, True):
+        for _ in range(times):
+            analysis.fresh(stage, folder)
+            pids = [children.fork(stage, folder, log=True) for _ in range(2)]
+            with tally("two processes on one zoo" + (", one killed" if killed else "")):
+                if killed:
+                    time.sleep(draw.uniform(0, 1) * analysis.seconds[stage])
+                    os.kill(pids[0], signal.SIGKILL)
+                status = [children.wait(pid) for pid in pids]
+                assert status[1] == 0 and (killed or status[0] == 0), (folder / "log").read_text()
+                assert contents(folder) == analysis.after[stage]
+                models = [key for key in promised(folder) if key[0] == "model"]
+                assert killed or len(models) == len(set(models)), "a model was trained twice"
