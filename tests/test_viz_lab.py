@@ -32,7 +32,7 @@ def lab(tmp_path_factory):
     write_notebook(folder / "small.ipynb", SMALL)
     live = "from starscape.viz import BarrierExplorer\nfrom starscape.zoo import Zoo\npanel = BarrierExplorer(Zoo.example(), alignment='both', points=201)"
     hostile = ["from starscape.viz import *\nfrom starscape.zoo import Zoo\nimport tempfile\nhere, zoo = Zoo.example(), Zoo(tempfile.mkdtemp())",
-               "names = {'star': '<img src=x onerror=alert(1)>', 'source': '=1+1', 'heldout': '</script><b>x'}\n"
+               "names = {'star': '<img src=x>', 'source': '=1+1', 'heldout': '<b>x<i> %{x} شمس'}\n"
                "for role, names_of in (('star', here.stars[:1]), ('source', here.sources[:2]), ('heldout', here.heldouts[:1])):\n"
                "    for i, name in enumerate(names_of):\n"
                "        zoo.add(names[role] + str(i), here.network(name), role=role, network=here.network_of(name), task=here.metadata(name)['task'])",
@@ -117,7 +117,7 @@ def test_the_plane_and_the_scores_are_computed_on_demand_and_names_are_text(page
     plane.get_by_text("loss", exact=True).wait_for(timeout=20_000)  # measured there, no longer read off the grid
     plane.get_by_role("button", name="Refine").click()
     plane.get_by_role("button", name="Refine to 33 × 33").wait_for(timeout=30_000)
-    assert "<img src=x onerror=alert(1)>0" in plane.locator(".annotation-text").all_text_contents()
+    assert "<img src=x>0" in plane.locator(".annotation-text").all_text_contents()
 
     scores.scroll_into_view_if_needed()
     scores.get_by_role("button", name="Compute the posteriors").click()
