@@ -43,7 +43,8 @@ SMALL = ("test_", "atto", "femto", "pico", "nano", "xxt", "xxs", "xtiny", "tiny"
 MORE_TIMM = ("resnest14d", "convit_tiny", "xcit_nano_12_p16_224", "resmlp_12_224", "gmixer_24_224", "eca_resnet33ts", "botnet26t_256",
              "lambda_resnet26t", "halo2botnet50ts_256", "seresnext26t_32x4d", "res2net50_14w_8s", "mobileone_s0", "repvgg_a0",
              "resnetv2_50x1_bit", "nf_resnet26", "gcresnet33ts", "bat_resnext26ts", "volo_d1_224", "vit_relpos_small_patch16_224",
-             "swinv2_cr_tiny_224", "coatnet_nano_rw_224", "mixer_s32_224", "deit3_small_patch16_224", "skresnext50_32x4d")  # fmt: skip
+             "swinv2_cr_tiny_224", "coatnet_nano_rw_224", "mixer_s32_224", "deit3_small_patch16_224", "skresnext50_32x4d", "levit_128s", "gmlp_s16_224",
+             "regnetx_002")  # fmt: skip
 
 
 def timm_models():

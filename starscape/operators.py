@@ -336,10 +336,12 @@ def einsum(t, shape, equation, tensors):
 
 # %% ../nbs/01d_operators.ipynb #e62fb9ee
 @rule("conv1d", "conv2d", "conv3d", "convolution")
-def conv(t, shape, x, weight, bias=None, groups=1, transposed=False):
+def conv(t, shape, x, weight, bias=None, groups=1, transposed=False, stride=(1,), padding=(0,)):
     if transposed: return conv_transpose(t, shape, x, weight, bias, groups)
-    batch = len(x) - (len(weight) - 2) - 1
-    return _conv(t, shape, x, weight, bias, groups, batch, reads=weight[1], writes=weight[0])
+    batch, rank = len(x) - (len(weight) - 2) - 1, len(weight) - 2
+    strides, widths = (v * rank if len(v) == 1 else v for v in (list(stride), [0] if isinstance(padding, str) else list(padding)))
+    alone = [is_unit(k) and s == 1 and w == 0 for k, s, w in zip(weight[2:], strides, widths)]
+    return _conv(t, shape, x, weight, bias, groups, batch, reads=weight[1], writes=weight[0], alone=alone)
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def conv_transpose(t, shape, x, weight, bias=None, groups=1):
@@ -348,9 +350,12 @@ def conv_transpose(t, shape, x, weight, bias=None, groups=1):
     return _conv(t, shape, x, weight, bias, groups, batch, reads=weight[0], writes=weight[1], transposed=True)
 
 # %% ../nbs/01d_operators.ipynb #e43932e2
-def _conv(t, shape, x, weight, bias, groups, batch, reads, writes, transposed=False):
-    "`reads` and `writes`: the weight's axes; the grouped one is `writes`, for a transposed convolution `reads`."
-    t.pin(*x[batch + 1:], *weight[2:])
+def _conv(t, shape, x, weight, bias, groups, batch, reads, writes, transposed=False, alone=()):
+    """`reads` and `writes`: the weight's axes; the grouped one is `writes`, for a transposed convolution `reads`.
+
+    `alone` says along which axes each position is seen by itself, with a kernel of width 1: these are only looped over."""
+    alone = {i for i, yes in enumerate(alone) if yes}
+    t.pin(*(term for i, term in enumerate(x[batch + 1:]) if i not in alone), *weight[2:])
     space = {f"s{i}": term for i, term in enumerate(x[batch + 1:])}
     kernel = {f"k{i}": term for i, term in enumerate(weight[2:])}
     g, n_in = factors(groups), factors(term_size(x[batch]) // groups)
@@ -359,11 +364,12 @@ def _conv(t, shape, x, weight, bias, groups, batch, reads, writes, transposed=Fa
     t.unify(reads, [g + n_in] if transposed else [n_in])
     t.unify(writes, [n_out] if transposed else [g + n_out])
     if bias is not None: t.unify(bias[0], [g + n_out])
-    out = Axes([*x[:batch], [g + n_out], *t.fresh(shape[batch + 1:], pinned=True)])
+    after = t.fresh(shape[batch + 1:], pinned=True)
+    out = Axes([*x[:batch], [g + n_out], *(x[batch + 1 + i] if i in alone else term for i, term in enumerate(after))])
     loops = {f"b{i}": term for i, term in enumerate(x[:batch])}
     t.remember({**loops, "g": [g], "i": [n_in], **space}, {"g": [g], "o": [n_out], "i": [n_in], **kernel},
                *([{"g": [g], "o": [n_out]}] if bias is not None else []),
-               {**loops, "g": [g], "o": [n_out], **{f"t{i}": s for i, s in enumerate(out[batch + 1:])}})
+               {**loops, "g": [g], "o": [n_out], **{f"s{i}" if i in alone else f"t{i}": s for i, s in enumerate(out[batch + 1:])}})
     return out
 
 # %% ../nbs/01d_operators.ipynb #e9ff14df

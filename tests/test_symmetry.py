@@ -134,6 +134,24 @@ def test_grouped_convolution_has_a_permutation_in_each_group():
     assert_sensitive(symmetry, model, IMAGES)
 
 
+@pytest.mark.parametrize("settings, free", [({}, True), (dict(stride=2, padding=4), False), (dict(padding=1), False), (dict(kernel_size=3, padding=1), False)])
+def test_a_kernel_of_width_one_sees_each_position_alone(settings, free):
+    class Gather(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(8, 7), nn.Linear(8, 7)
+            self.mix, self.head = nn.Conv1d(2, 1, **{"kernel_size": 1, **settings}), nn.LazyLinear(3)
+
+        def forward(self, x):
+            return self.head(self.mix(torch.stack([self.one(x[:, 0]), self.two(x[:, 0])], 1)))
+
+    model = Gather()
+    model(TOKENS)
+    symmetry = PermutationSymmetry.of(model, TOKENS)
+    assert symmetry.groups == ({"one": 7} if free else {})
+    symmetry.verify(model, TOKENS)
+
+
 class Through(nn.Module):
     """A layer before, an operation on its 12 channels that the name says, a layer after."""
 
