@@ -100,17 +100,17 @@ def _paper_scale() -> Scale:
 # %% ../nbs/07_paper.ipynb #6d5b53bf
 _WIDTHS, _RESNET = (4, 8, 16, 32, 64, 128, 256), ("resnet18", "cifar10", "sgd")
 
-def _small_scale(task: str, epochs: int, n_stars: int = 3) -> Scale:
+def _small_scale(task: str, epochs: int, lr: float, n_stars: int = 3) -> Scale:
     "What runs on two cores."
     def row(name, network, published, zoo, recipe, star=None, **more):
         star = star or recipe
         return Setting(f"{name} on {task}", network, task, recipe, replace(star, epochs=2 * star.epochs), published, zoo, n_stars=n_stars, **more)
-    plain, main = Recipe(epochs=epochs), Network("mlp", width=64, depth=3)
+    plain, main = Recipe(epochs=epochs, lr=lr), Network("mlp", width=64, depth=3)
     adam, warm = replace(plain, optimizer="adam", lr=0.001), replace(plain, warmup_epochs=max(1, epochs // 20))
     many = dict(n_sources=50, n_heldout=15, zoo="mlp-64x3", recipe=plain)
-    thin = replace(plain, weight_decay=0.0)  # as on MNIST in the paper
+    thin = replace(plain, lr=0.1, weight_decay=0.0)  # as `Recipe.paper` has it for MNIST
     deep = [(f"ResNet-{6 * n + 2}", Network("resnet", blocks=[n] * 3, width=8), Recipe(epochs=12), f"resnet-{6 * n + 2}", 6 * n + 2, w) for n, w in ((1, 22), (2, 28), (3, 34))]
-    if task != "digits": deep = [(f"MLP 64×{d}, by depth", Network("mlp", width=64, depth=d), replace(plain, lr=0.05), f"mlp-64x{d}-by-depth", d, w) for d, w in ((1, 22), (2, 28), (3, 34), (4, 40))]
+    if task != "digits": deep = [(f"MLP 64×{d}, by depth", Network("mlp", width=64, depth=d), plain, f"mlp-64x{d}-by-depth", d, w) for d, w in ((1, 22), (2, 28), (3, 34), (4, 40))]
     rows = [
         row("MLP 64×3", main, _RESNET, **many),
         row("MLP 64×3, many held-out models", main, ("resnet18", "cifar10", "many_heldouts"), **many, measured=(15, 15)),
@@ -130,7 +130,7 @@ def _gpu_scale() -> Scale:
           for d, k in ((22, 1), (28, 1), (34, 1), (40, 1), (22, 2), (22, 4), (22, 8))]]]
     return Scale(tuple(rows), (rows[0].name,), (1, 2, 3, 5, 10, 20, 50), (5, 20, 50))
 
-SCALES = {"digits": lambda: _small_scale("digits", 60), "mnist5k": lambda: _small_scale("mnist5k", 30), "mnist5k-gpu": _gpu_scale, "paper": _paper_scale}
+SCALES = {"digits": lambda: _small_scale("digits", 60, 0.1), "mnist5k": lambda: _small_scale("mnist5k", 30, 0.05), "mnist5k-gpu": _gpu_scale, "paper": _paper_scale}
 
 def scale_of(scale: "str | Scale") -> Scale:
     "A scale by its name: \"digits\", \"mnist5k\", \"mnist5k-gpu\" or \"paper\"."
@@ -227,16 +227,16 @@ def _panels(rows: int, columns: int, titles: Sequence[str], height: int, **setti
     "An empty figure with several panels."
     from plotly.subplots import make_subplots
     figure = make_subplots(rows, columns, subplot_titles=titles, **settings)
-    figure.update_layout(template="plotly_white", height=height, margin=dict(l=60, r=10, t=40, b=50), legend=dict(orientation="h", y=-0.12, yanchor="top"))
+    figure.update_layout(template="none", height=height, margin=dict(l=60, r=10, t=40, b=110), legend=dict(orientation="h", yref="container", y=0, yanchor="bottom"))
     return figure
 
 def _line(figure, x, y, std=None, *, name, colour, dash="solid", mark="circle", at=(1, 1), shown=True):
     "A line with markers, and a band of one standard deviation."
     import plotly.graph_objects as go
-    where, x, y = dict(row=at[0], col=at[1]), np.asarray(x, float), np.asarray(y, float)
-    if std is not None and np.isfinite(std := np.asarray(std, float)).any():
+    where, x, y = dict(row=at[0], col=at[1]), np.asarray(x, np.float32), np.asarray(y, np.float32)  # half the size in a notebook
+    if std is not None and np.isfinite(std := np.asarray(std, np.float32)).any():
         std = np.nan_to_num(std)
-        figure.add_trace(go.Scatter(x=[*x, *x[::-1]], y=[*(y + std), *(y - std)[::-1]], fill="toself", fillcolor=colour, opacity=0.15, line_width=0, hoverinfo="skip", showlegend=False), **where)
+        figure.add_trace(go.Scatter(x=np.r_[x, x[::-1]], y=np.r_[y + std, (y - std)[::-1]], mode="lines", fill="toself", fillcolor=colour, opacity=0.15, line_width=0, hoverinfo="skip", showlegend=False), **where)
     figure.add_trace(go.Scatter(x=x, y=y, name=name, legendgroup=name, showlegend=shown, mode="lines+markers", line=dict(color=colour, dash=dash, width=2), marker=dict(symbol=mark, size=6)), **where)
 
 # %% ../nbs/07_paper.ipynb #53d263a2
@@ -292,15 +292,15 @@ def _draw_table1(frame: pd.DataFrame):
     import plotly.graph_objects as go
     train = frame[frame.split == "train"]
     names = list(dict.fromkeys(train.setting))[::-1]
-    figure = _panels(1, 3, ("ours, nats", "published, nats", "star–held-out / regular–regular"), 120 + 26 * len(names), shared_yaxes=True, horizontal_spacing=0.03)
+    figure = _panels(1, 3, ("ours, nats", "published, nats", "ratio"), 150 + 26 * len(names), shared_yaxes=True, horizontal_spacing=0.03)
     for column, whose in ((1, "ours"), (2, "published")):
         part = train[train.whose == whose].set_index("setting").reindex(names)
         for k, prefix in _PREFIX.items():
             figure.add_trace(go.Scatter(y=names, x=part[f"{prefix}_loss_barrier"].clip(lower=1e-4), error_x=dict(array=part[f"{prefix}_loss_barrier_std"], width=0, thickness=1), mode="markers", name=_WORDS[k], legendgroup=k, showlegend=column == 1,
-                                        marker=dict(color=_COLOURS[k], symbol=_MARKS[k], size=8), customdata=part.what, hovertemplate="%{customdata}<br>%{x:.4f}"), row=1, col=column)
+                                        marker=dict(color=_COLOURS[k], symbol=_MARKS[k], size=8)), row=1, col=column)
         figure.add_trace(go.Scatter(y=names, x=part.ratio, mode="markers", name=f"ratio, {whose}", marker=dict(color="#5d6670", size=8, symbol="circle" if whose == "ours" else "circle-open"), customdata=part.what, hovertemplate="%{customdata}<br>%{x:.2f}"), row=1, col=3)
-    for column in (1, 2): figure.update_xaxes(type="log", row=1, col=column)
-    return figure.update_xaxes(range=[0, 1], row=1, col=3).update_layout(legend_y=-0.08)
+    for column in (1, 2): figure.update_xaxes(type="log", dtick=1, row=1, col=column)
+    return figure.update_xaxes(range=[0, max(1, 1.05 * train.ratio.max())], row=1, col=3).update_layout(margin_b=70)
 
 def table1(
     scale: "str | Scale" = "digits",  # "digits", "mnist5k", "mnist5k-gpu" or "paper"
@@ -331,7 +331,7 @@ def _sources_published() -> pd.DataFrame:
 
 @_draws("figure1")
 def _draw_figure1(frame: pd.DataFrame):
-    figure = _panels(1, 2, ("ours: star–held-out barrier, nats", "train-loss barrier over the regular–regular one"), 400)
+    figure = _panels(1, 2, ("ours: star–held-out barrier, nats", "train-loss barrier over regular–regular"), 430)
     for (setting, split), part in frame[frame.whose == "ours"].groupby(["setting", "split"], sort=False):
         colour = {"train": "#0068a8", "test": "#8a3f74"}[split]
         _line(figure, part.n_sources, part["mean"], part["std"], name=f"{setting}, {split}", colour=colour)
@@ -376,7 +376,7 @@ def _draw_figure2(frame: pd.DataFrame):
     import plotly.graph_objects as go
     train = frame[frame.split == "train"]
     series = list(dict.fromkeys(train.series))
-    figure = _panels(1, len(series) + 1, (*series, "star–held-out against regular–regular"), 420)
+    figure = _panels(1, len(series) + 1, (*series, "star–held-out, nats"), 460)
     colours = {w: dict(zip(series, c)) for w, c in (("ours", ("#0068a8", "#8a3f74", "#008060")), ("published", ("#c24e00", "#b07a00", "#5d6670")))}
     for column, one in enumerate(series, start=1):
         for whose, part in train[train.series == one].groupby("whose", sort=False):
@@ -389,14 +389,14 @@ def _draw_figure2(frame: pd.DataFrame):
             figure.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=dict(color=colour, symbol="circle" if whose == "ours" else "circle-open", size=8), name=label, legendgroup=label, text=part.what), **where)
             figure.add_trace(go.Scatter(x=[0, x.max()], y=[0, slope * x.max()], mode="lines", line=dict(color=colour, dash=_DASHES[whose], width=1), legendgroup=label, showlegend=False, hoverinfo="skip"), **where)
         places = train[train.series == one].place
-        if places.max() > 8 * places.min(): figure.update_xaxes(type="log", tickvals=sorted(set(places)), row=1, col=column)
+        if places.max() > 8 * places.min(): figure.update_xaxes(type="log", tickvals=sorted(set(places)), tickangle=0, tickfont_size=9, row=1, col=column)
     figure.update_yaxes(title="train-loss barrier, nats", row=1, col=1)
-    return figure.update_xaxes(title="regular–regular, nats", row=1, col=len(series) + 1)
+    return figure.update_xaxes(title="regular–regular, nats", title_standoff=4, row=1, col=len(series) + 1)
 
 def figure2(scale: "str | Scale" = "digits", folder: str | Path = "paper", *, root=None, download: bool = False, device=None, seed: int = 0) -> Result:
     """Figure 2: barriers against width and depth, and the line through star–held-out over regular–regular barriers.
 
-    The columns of `table1`, `series` and `place` (the width or depth), and `slope` and `slope_error` of the series' line
+    The columns of `table1`, `series` and `place` (the width or depth, of the published network where it is another), and `slope` and `slope_error` of the series' line
     through the origin, separately for each split and origin."""
     scale = scale_of(scale)
     varied = [s for s in scale.settings if s.varies]
@@ -405,7 +405,9 @@ def figure2(scale: "str | Scale" = "digits", folder: str | Path = "paper", *, ro
     frames = []
     for one in dict.fromkeys(name for s in varied for name, _ in s.varies):
         places = {s.name: place for s in varied for name, place in s.varies if name == one}
-        frames.append(table[table.setting.isin(list(places))].assign(series=one, place=lambda f, places=places: f.setting.map(places)))
+        part = table[table.setting.isin(list(places))]
+        theirs = {s.name: int(s.published[0].split("_")[1]) if "depth" in one else places[s.name] for s in varied if s.name in places}  # WRN depths stand in the name
+        frames.append(part.assign(series=one, place=part.setting.map(places).where(part.whose == "ours", part.setting.map(theirs))))
     frame = pd.concat(frames, ignore_index=True)
     lines = {key: slope_of(part.regular_regular_loss_barrier, part.star_heldout_loss_barrier) for key, part in frame.groupby(["series", "whose", "split"])}
     keys = list(zip(frame.series, frame.whose, frame.split))
@@ -513,7 +515,7 @@ def _draw_ablation_t(frame: pd.DataFrame):
     import plotly.graph_objects as go
     train = frame[frame.split == "train"]
     groups = list(dict.fromkeys(zip(train.whose, train.setting)))
-    figure = _panels(1, len(groups), [f"{setting} ({whose}), train" for whose, setting in groups], 380)
+    figure = _panels(1, len(groups), [f"{setting} ({whose}), train" for whose, setting in groups], 400)
     for column, (whose, setting) in enumerate(groups, start=1):
         part = train[(train.whose == whose) & (train.setting == setting)]
         for m, label, colour, pattern in (("loss_barrier", "star–held-out barrier", "#0068a8", ""), ("star_loss", "the star's own loss", "#c24e00", "/"), ("highest_loss", "highest loss on the line", "#5d6670", "x")):

@@ -256,3 +256,28 @@ def test_figures_show_the_numbers_of_the_frame(tiny):
     part = frame[(frame.whose == "ours") & (frame.pair == "star-heldout") & (frame.split == "train")]
     lines = [t for t in figure.data if t.mode == "lines+markers" and t.name == "star–held-out"]
     assert any(np.allclose(t.y, part.loss_mean) and np.allclose(t.x, part.t) for t in lines)
+
+
+COMMITTED = sorted((ROOT / "benchmarks" / "paper").glob("*.csv"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda p: p.stem)
+def test_committed_results_are_of_these_settings(path):
+    "They draw, name the settings that there are, and hold the published numbers as they are published."
+    scale, _, name = path.stem.rpartition("-")
+    frame = load_result(name, path).frame
+    settings = {s.name: s for s in scale_of(scale).settings}
+    assert set(frame[frame.whose == "ours"].setting) <= set(settings)
+    if name in ("table1", "figure2"):
+        wanted = {n for n, s in settings.items() if name == "table1" or s.varies}
+        assert set(frame.setting) == wanted
+        for (setting, split), part in frame[frame.whose == "published"].groupby(["setting", "split"]):
+            theirs = paper._theirs(settings[setting].published).set_index("split").loc[split]
+            for column, value in theirs.items():
+                assert part[column].iloc[0] == pytest.approx(value, rel=1e-5, nan_ok=True)
+
+
+def test_published_networks_stand_at_their_own_depth():
+    frame = pd.read_csv(ROOT / "benchmarks" / "paper" / "digits-figure2.csv")
+    depth = frame[frame.series == "by depth"]
+    assert set(depth[depth.whose == "published"].place) == {22, 28, 34} and set(depth[depth.whose == "ours"].place) == {8, 14, 20}

@@ -1,7 +1,7 @@
 """Tables and figures of the paper, computed and written down as CSV files beside this script.
 
     python benchmarks/paper/run.py digits              # minutes on two cores
-    python benchmarks/paper/run.py mnist5k             # longer
+    python benchmarks/paper/run.py mnist5k             # nine minutes of CPU time on one core
     python benchmarks/paper/run.py mnist5k-gpu         # ResNet-18 and WRNs; wants a GPU
     python benchmarks/paper/run.py paper --root DATA   # the paper itself, which is work for many GPUs
     python benchmarks/paper/run.py paper --root DATA --settings "resnet18 on cifar10" --only table1 figure3
