@@ -278,15 +278,17 @@ class Lines:
         return dict(first=first, second=second, pair=pair_type(*(self.zoo.metadata(n)["role"] for n in (first, second))), aligned=self.matching.method is not None,
                     matching=str(self.matching), batchnorm=self.batchnorm)
 
-    def own(self, name: str, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        "Loss and accuracy of a model itself, each (splits,): its permutations compute the same."
-        if name not in self._own: self._own[name] = tuple(z[:, 0] for z in self.evaluator.measure(lambda i: stack([state]) if i.ndim else state, torch.zeros(1), [False]))
+    def own(self, name: str) -> tuple[Tensor, Tensor]:
+        "Loss and accuracy of a model itself, each (splits,): not permuted, so that no bit depends on which of its pairs came first."
+        if name in self._own: return self._own[name]
+        state = {k: v.to(self.device) for k, v in self.zoo.state(name).items()}
+        self._own[name] = tuple(z[:, 0] for z in self.evaluator.measure(lambda i: stack([state]) if i.ndim else state, torch.zeros(1), [False]))
         return self._own[name]
 
     def measure(self, first: str, second: str, ts: Tensor, report) -> tuple[Tensor, Tensor]:
         "Loss and accuracy, each (splits, T)."
         a, b = self.states(first, second)
-        ends = [self.own(name, state) for name, state in ((first, a), (second, b))]
+        ends = [self.own(name) for name in (first, second)]
         inner = measure_line(self.evaluator, a, b, ts[1:-1], report)
         report(2)
         return tuple(torch.cat([x[:, None], z, y[:, None]], 1) for x, z, y in zip(ends[0], inner, ends[1]))
@@ -489,7 +491,7 @@ def _sampled(lines: Lines, m: int, seed: int) -> Evaluator:
 
 def _adaptive(lines: Lines, small: Evaluator, first: str, second: str, ts: Tensor, margins, tolerance, floor) -> tuple[dict, np.ndarray]:
     a, b = lines.states(first, second)
-    ends = [tuple(v.numpy() for v in lines.own(name, state)) for name, state in ((first, a), (second, b))]
+    ends = [tuple(v.numpy() for v in lines.own(name)) for name in (first, second)]
     at = lambda t: interpolate(a, b, t if t.ndim else float(t))
     nats = small.each(at, ts, [0 < t < 1 for t in ts.tolist()])[0].double().numpy()
     cuts = np.cumsum([len(small.task.split(s)[1]) for s in lines.splits])[:-1]

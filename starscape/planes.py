@@ -193,7 +193,7 @@ def _points(lines: Lines, states, places) -> pd.DataFrame:
         key = dict(model=lines.zoo.digest(name), task=lines.task.fingerprint, splits=lines.splits)
         found = lines.zoo.cache_get("own", key) if lines.cached else None
         if found is None:
-            found = dict(zip(("loss", "accuracy"), lines.own(name, {k: v.to(lines.device) for k, v in states[name].items()})))
+            found = dict(zip(("loss", "accuracy"), lines.own(name)))
             if lines.cached: lines.zoo.cache_put("own", key, found)
         role = lines.zoo.metadata(name)["role"]
         rows += [dict(name=name, role=role, x=x, y=y, split=s, loss=float(a), accuracy=float(b), distance=distance) for s, a, b in zip(lines.splits, found["loss"], found["accuracy"])]
