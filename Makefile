@@ -58,8 +58,12 @@ bench: $(VENV)/.dev  ## Run the benchmarks that need no other package (the rest 
 	$(BENCHMARK)/scale.py
 	$(BENCHMARK)/panels.py
 
-soak: $(VENV)/.dev  ## The tests again with many more random inputs, and those marked `soak`
-	$(ONE_THREAD) BROWSER_TESTS=$(BROWSER_TESTS) $(PYTHON) -m pytest -q -o addopts= --hypothesis-profile=soak tests
+# what is done to the package on purpose: these print, at the end, what was tried and what was lost
+TRUST := tests/test_bad_input.py tests/test_fuzz.py tests/test_kill.py tests/test_faults.py
+SOAK := $(ONE_THREAD) $(PYTHON) -m pytest -q -o addopts= --timeout 7200 --hypothesis-profile=soak
+soak: $(VENV)/.dev  ## Every test with many more random inputs; then kills, faults, fuzz and bad input in full
+	BROWSER_TESTS=$(BROWSER_TESTS) $(SOAK) tests $(TRUST:%=--ignore=%)
+	$(SOAK) --tally benchmarks/soak.json $(TRUST)
 
 clean:  ## Remove what was built; trained models and .venv stay
 	rm -rf _docs _proc docs/_src jupyter_execute build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

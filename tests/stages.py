@@ -235,9 +235,6 @@ def serve():
     import torch
 
     torch.set_num_threads(1)
-    import starscape.star_training
-    import starscape.training
-    import starscape.viz
     from starscape.barriers import symmetry_for
     from starscape.data import load_task
     from starscape.networks import Network
@@ -290,7 +287,7 @@ class Analysis:
     "An undisturbed analysis: the folder before each stage, what is in it afterwards, and the seconds it took."
 
     def __init__(self, children, folder):
-        self.children, self.folder, self.before, self.after, self.seconds = children, folder, {}, {}, {}
+        self.children, self.folder, self.before, self.after, self.seconds, now = children, folder, {}, {}, {}, None
         for stage in STAGES:
             self.before[stage] = folder / f"before {stage}"
             if stage.endswith("population"):
@@ -302,8 +299,6 @@ class Analysis:
             began = time.perf_counter()
             assert children.run(stage, now) == 0, (now / "log").read_text()
             self.seconds[stage], self.after[stage] = time.perf_counter() - began, contents(now)
-            if stage == "population":
-                self.one_by_one = self.after[stage]
 
     def fresh(self, stage, folder):
         shutil.rmtree(folder, ignore_errors=True)
