@@ -103,6 +103,8 @@ class _Use:
     own: tuple[int, ...]
     other: tuple[int, ...]
     part: int | tuple[int, int] = -1  # the family whose units it scores; -1: the outer group; or two families at once
+    meets: frozenset[int] = frozenset()  # the units that move its rows
+    weight: int = 0  # how many numbers it holds
 
     def layout(self, view: Tensor) -> Tensor:
         "The block as `[other, fixed, own]`."
@@ -127,6 +129,13 @@ class _Unit:
 # %% ../nbs/02a_matching.ipynb #fc83ce06
 class _Plan:
     "The matching problem of one symmetry: its blocks, its units, and which units meet in a block."
+
+    @classmethod
+    def of(cls, symmetry: PermutationSymmetry) -> "_Plan":
+        "The plan of a symmetry, which is made once."
+        if "_plan" not in vars(symmetry):
+            vars(symmetry)["_plan"] = cls(symmetry)
+        return symmetry._plan
 
     def __init__(self, symmetry: PermutationSymmetry):
         self.symmetry, self.sizes = symmetry, dict(symmetry.groups)
@@ -174,9 +183,24 @@ class _Plan:
                 if len(families) > 2:
                     raise SymmetryError(f"{block.name}: three families of one outer group on one axis are not matched.")
                 part = tuple(families) if len(families) == 2 else families[0] if families else -1
-                use = _Use(b, own, tuple(sorted(other)), part)
+                meets = frozenset(self.unit_of[block.groups[d][0]] for d in other if block.groups[d])
+                use = _Use(b, own, tuple(sorted(other)), part, meets, math.prod(block.sizes))
                 (unit.uses if other or len(families) == 2 else unit.vectors).append(use)
-                unit.neighbours |= {self.unit_of[block.groups[d][0]] for d in other if block.groups[d]}
+                unit.neighbours |= meets
+
+    def order(self, placed: Iterable[int]) -> list[int]:
+        "The other units, each time the one that has the largest share of its weights in common with what is placed."
+        placed, out = set(placed), []
+        anchored = lambda unit: sum(use.weight for use in unit.uses + unit.vectors if use.meets <= placed)
+        whole = [sum(use.weight for use in unit.uses + unit.vectors) or 1 for unit in self.units]
+        share = {u: anchored(unit) / whole[u] for u, unit in enumerate(self.units) if u not in placed}
+        while share:
+            u = max(share, key=share.get)
+            out.append(u)
+            placed.add(u)
+            del share[u]
+            share |= {v: anchored(self.units[v]) / whole[v] for v in self.units[u].neighbours & share.keys()}
+        return out
 
     def rows(self, use: _Use, permutation: Permutation) -> Tensor:
         "The current order of the rows of `use`: the joint index of all other groups of the block."
@@ -203,6 +227,18 @@ def _checked(plan: _Plan, state: Mapping[str, Tensor], what: str) -> None:
             raise StateError(f"{name!r} of {what} has shape {tuple(state[name].shape)}; the symmetry expects {wanted}.")
         if not torch.isfinite(state[name].sum()) and not torch.isfinite(state[name]).all():
             raise StateError(f"{name!r} of {what} holds values that are not finite, and cannot be matched.")
+
+
+def _take(x: Tensor, rows: Tensor) -> Tensor:
+    "Some rows of `[other, fixed, own]`, copied in the order that memory has them in."
+    rows = rows.to(x.device)
+    if x.stride(-1) > x.stride(0):
+        return x.movedim(-1, 0).index_select(1, rows).movedim(0, -1)
+    return x.index_select(0, rows)
+
+
+def _moves(index: Tensor) -> bool:
+    return not torch.equal(index, torch.arange(len(index)))
 
 
 class _Laid:
@@ -235,29 +271,28 @@ class _Scores:
         a, b, now = self.a.uses[u][i], self.b.uses[u][i], self.plan.rows(self.plan.units[u].uses[i], permutation)
         n, old = a.shape[-1], self.kept.get((u, i))
         if a.numel() * n < 1 << 20:  # sooner done than looked up
-            return a.reshape(-1, n).T @ b.index_select(0, now.to(b.device)).reshape(-1, n)
+            return a.reshape(-1, n).T @ _take(b, now).reshape(-1, n)
         if old is not None:
             score, before = old
             changed = (now != before).nonzero()[:, 0]
             if len(changed) == 0:
                 return score
             if len(changed) < 0.75 * len(now):
-                at = lambda rows: b.index_select(0, rows.to(b.device))
-                step = (at(now[changed]) - at(before[changed])).reshape(-1, n)
-                score.addmm_(a.index_select(0, changed.to(a.device)).reshape(-1, n).T, step)
+                step = (_take(b, now[changed]) - _take(b, before[changed])).reshape(-1, n)
+                score.addmm_(_take(a, changed).reshape(-1, n).T, step)
                 self.kept[u, i] = score, now
                 return score
-        moved = b if torch.equal(now, torch.arange(len(now))) else b.index_select(0, now.to(b.device))
+        moved = _take(b, now) if _moves(now) else b
         score = a.reshape(-1, n).T @ moved.reshape(-1, n)
         if 2 * n <= a.shape[0] * a.shape[1]:  # keep what is small beside the block itself
             self.kept[u, i] = score, now
         return score
 
-    def of(self, u: int, permutation: Permutation) -> dict[int, np.ndarray]:
-        "The score matrix of each part of unit `u`."
+    def of(self, u: int, permutation: Permutation, placed: set[int] | None = None) -> dict[int, np.ndarray]:
+        "The score matrix of each part of unit `u`; by what it has in common with the units of `placed`, if those are given."
         scores, unit = {}, self.plan.units[u]
         for i, use in enumerate(unit.uses):
-            if isinstance(use.part, tuple):
+            if isinstance(use.part, tuple) or (placed is not None and not use.meets <= placed):
                 continue
             block = self._block(u, i, permutation)
             scores[use.part] = block if use.part not in scores else scores[use.part] + block
@@ -268,31 +303,37 @@ class _Scores:
             raise StateError(f"The weights around group {unit.groups[0]!r} are so large that their products overflow.")
         return scores
 
-    def products(self, u: int, permutation: Permutation) -> list[tuple[int, int, Tensor, Tensor]]:
+    def products(self, u: int, permutation: Permutation, placed=None) -> list[tuple[int, int, Tensor, Tensor]]:
         "Blocks in which two families of unit `u` meet: the families, and either model as `[rows, outer, first, second]`."
         out, unit = [], self.plan.units[u]
         for i, use in enumerate(unit.uses):
-            if isinstance(use.part, tuple):
+            if isinstance(use.part, tuple) and (placed is None or use.meets <= placed):
                 sizes = [self.plan.blocks[use.block].sizes[d] for d in use.own]
-                rows = self.plan.rows(use, permutation).to(self.b.uses[u][i].device)
-                a, b = self.a.uses[u][i], self.b.uses[u][i].index_select(0, rows)
+                a, b = self.a.uses[u][i], _take(self.b.uses[u][i], self.plan.rows(use, permutation))
                 out.append((*use.part, a.reshape(-1, *sizes).cpu(), b.reshape(-1, *sizes).cpu()))
         return out
 
     def value(self, units: Iterable[int], permutation: Permutation) -> float:
         "The part of the objective that the given units share in."
         total, seen = 0.0, set()
+        orders = {(u, i): self.plan.rows(use, permutation) for u in units for i, use in enumerate(self.plan.units[u].uses)}
+        kept = lambda at: at in self.kept and torch.equal(self.kept[at][1], orders[at])
+        for u, i in sorted(orders, key=kept, reverse=True):  # what is at hand comes first
+            use = self.plan.units[u].uses[i]
+            if use.block in seen:
+                continue
+            seen.add(use.block)
+            own = self._own(u, use, permutation)
+            if kept((u, i)):
+                score = self.kept[u, i][0]
+                total += score.gather(1, own.to(score.device)[:, None]).sum(dtype=torch.float64).item()
+                continue
+            b = self.b.uses[u][i]
+            b = _take(b, orders[u, i]) if _moves(orders[u, i]) else b
+            b = b.index_select(2, own.to(b.device)) if _moves(own) else b
+            total += (self.a.uses[u][i] * b).sum(dtype=torch.float64).item()
         for u in units:
-            unit = self.plan.units[u]
-            for i, use in enumerate(unit.uses):
-                if use.block in seen:
-                    continue
-                seen.add(use.block)
-                b = self.b.uses[u][i]
-                b = b.index_select(0, self.plan.rows(use, permutation).to(b.device))
-                b = b.index_select(2, self._own(u, use, permutation).to(b.device))
-                total += (self.a.uses[u][i] * b).sum(dtype=torch.float64).item()
-            for use in unit.vectors:
+            for use in self.plan.units[u].vectors:
                 if use.part in self.constant[u] and (u, use.part) not in seen:
                     seen.add((u, use.part))
                     own = self._own(u, use, permutation)
@@ -404,33 +445,78 @@ def _nested_step(unit: _Unit, scores, products, permutation: Permutation, fixed:
     return {g: p for g, p in changes.items() if not torch.equal(p, permutation[g])}
 
 # %% ../nbs/02a_matching.ipynb #10fa7f57
-def _ascend(
-    plan: _Plan, scores: _Scores, start: Permutation, generator: torch.Generator, fixed: frozenset[str], sweeps: int
-) -> Permutation:
-    "Coordinate ascent from `start` until a sweep changes nothing."
-    current = dict(start)
-    due = {u for u, unit in enumerate(plan.units) if not fixed.issuperset(unit.groups)}
-    free = frozenset(due)
-    for _ in range(sweeps):
-        for u in torch.randperm(len(plan.units), generator=generator).tolist():
-            if u not in due:
-                continue
-            due.discard(u)
-            unit = plan.units[u]
-            if unit.families:
-                changes = _nested_step(unit, scores.of(u, current), scores.products(u, current), current, fixed)
-            else:
-                changes = _step(unit, scores.of(u, current), current)
-            if changes and unit.coupled:
-                before, after = scores.value([u], current), scores.value([u], current | changes)
-                changes = changes if after - before > np.finfo(np.float32).eps * abs(after) else {}
-                due |= {u} if changes else set()
-            if changes:
-                current |= changes
-                due |= unit.neighbours & free
-        if not due:
-            break
-    return current
+class _Search:
+    "The search for the best permutation of one pair of models."
+
+    def __init__(self, scores: _Scores, fixed: frozenset[str], seed: int, max_sweeps: int):
+        self.plan, self.scores, self.fixed, self.max_sweeps = scores.plan, scores, fixed, max_sweeps
+        self.generator = torch.Generator().manual_seed(seed)
+        self.free = {u for u, unit in enumerate(self.plan.units) if not fixed.issuperset(unit.groups)}
+
+    def best(self, start: Permutation, placed: set[int] | None, n_restarts: int) -> Permutation:
+        "The best of `n_restarts` searches; the first begins at `start`, of which the units in `placed` count (`None`: all)."
+        everything = set(range(len(self.plan.units)))
+        best = self.ascend(start) if placed is None or placed >= everything else self.build(start, placed)
+        if placed is not None and not placed >= everything and self.value(best) < self.value(start):
+            best = self.ascend(start)
+        most = self.value(best) if n_restarts > 1 else 0.0
+        for restart in range(1, n_restarts):
+            drawn = torch.rand(len(self.plan.units), generator=self.generator) < 0.5
+            out = {u for u in self.free if drawn[u]} or self.free
+            found = self.build(best, everything - out) if restart % 2 else self.ascend(self.shuffled(best, out))
+            value = self.value(found)
+            if value > most:
+                best, most = found, value
+        return best
+
+    def value(self, permutation: Permutation) -> float:
+        return self.scores.value(range(len(self.plan.units)), permutation)
+
+    def shuffled(self, permutation: Permutation, units: set[int]) -> Permutation:
+        "With the groups of some units in a random order."
+        groups = [g for u in sorted(units) for g in self.plan.units[u].groups if g not in self.fixed]
+        return permutation | {g: torch.randperm(self.plan.sizes[g], generator=self.generator) for g in groups}
+
+    def build(self, start: Permutation, placed: set[int]) -> Permutation:
+        "Units not in `placed` are settled one after another by what is placed already, and the result ascends."
+        current, placed, due = dict(start), set(placed), set()
+        groups = [g for u in self.free - placed for g in self.plan.units[u].groups if g not in self.fixed]
+        current |= {g: torch.arange(self.plan.sizes[g]) for g in groups}
+        for u in self.plan.order(placed):
+            unit = self.plan.units[u]
+            if u in self.free:
+                current |= self.step(u, current, placed)
+            due |= unit.neighbours | ({u} if any(not use.meets <= placed for use in unit.uses) else set())
+            placed.add(u)
+        return self.ascend(current, due)
+
+    def ascend(self, start: Permutation, due: set[int] | None = None) -> Permutation:
+        "Coordinate ascent until a sweep changes nothing; `due`: the units that are not known to be at their best."
+        current, due = dict(start), self.free if due is None else due & self.free
+        for _ in range(self.max_sweeps):
+            for u in torch.randperm(len(self.plan.units), generator=self.generator).tolist():
+                if u in due:
+                    changes = self.step(u, current)
+                    due = due - {u}
+                    if changes:
+                        current |= changes
+                        unit = self.plan.units[u]
+                        due |= self.free & (unit.neighbours | ({u} if unit.coupled else set()))
+            if not due:
+                break
+        return current
+
+    def step(self, u: int, current: Permutation, placed: set[int] | None = None) -> Permutation:
+        "Better permutations of unit `u`, the others held; empty if there are none. Judged by the units of `placed`, if given."
+        unit, scores = self.plan.units[u], self.scores.of(u, current, placed)
+        if unit.families:
+            changes = _nested_step(unit, scores, self.scores.products(u, current, placed), current, self.fixed)
+        else:
+            changes = _step(unit, scores, current) if scores else {}
+        if changes and unit.coupled and placed is None:
+            before, after = self.scores.value([u], current), self.scores.value([u], current | changes)
+            return changes if after - before > np.finfo(np.float32).eps * abs(after) else {}
+        return changes
 
 # %% ../nbs/02a_matching.ipynb #7608aeb3
 class Matcher:
@@ -449,7 +535,7 @@ class Matcher:
         fixed: Iterable[str] = (),  # groups that keep the permutation they start from
         keep: bool = True,  # keep every state laid out, up to twice its size; `False`: lay it out at each match
     ):
-        self.symmetry, self.plan, self.fixed = symmetry, _Plan(symmetry), frozenset(fixed)
+        self.symmetry, self.plan, self.fixed = symmetry, _Plan.of(symmetry), frozenset(fixed)
         for group in self.fixed:
             lookup("permutation group", group, symmetry.groups)
         wide = any(tensor.dtype == torch.float64 for state in states for tensor in state.values())
@@ -463,9 +549,9 @@ class Matcher:
         self,
         reference_state: Mapping[str, Tensor],
         *,
-        init: Sequence[Permutation | None] | None = None,  # where each state's search starts; `None`: the identity
+        init: Sequence[Permutation | None] | None = None,  # where each state's search starts; `None`: group by group is placed
         seed: int = 0,  # of the order of the groups and of the restarts
-        n_restarts: int = 1,  # searches per state; the best objective wins; all but the first start at random
+        n_restarts: int = 1,  # searches per state; the best objective wins
         max_sweeps: int = 100,
         n_jobs: int | None = None,  # threads, one state each; `None`: one for each core if the network is large
     ) -> list[Permutation]:
@@ -473,14 +559,15 @@ class Matcher:
         if n_restarts < 1 or max_sweeps < 1:
             raise SettingsError(f"n_restarts and max_sweeps are at least 1, not {n_restarts} and {max_sweeps}.")
         reference, starts = self._reference(reference_state), self.starts(init)
-        one = lambda i: self._search(reference, i, starts[i], seed, n_restarts, max_sweeps)
+        placed = [self._placed(p) for p in init or [None] * len(starts)]
+        one = lambda i: self._search(reference, i, starts[i], seed, n_restarts, max_sweeps, placed[i])
         return _in_threads(one, len(self.states), n_jobs, work=self._work())
 
     def match_one(
         self, i: int, reference_state: Mapping[str, Tensor], *, init: Permutation | None = None, seed: int = 0
     ) -> Permutation:
         "The permutation that brings state `i` to the reference."
-        return self._search(self._reference(reference_state), i, self._start(init), seed, 1, 100)
+        return self._search(self._reference(reference_state), i, self._start(init), seed, 1, 100, self._placed(init))
 
     def starts(self, init: Sequence[Permutation | None] | None) -> list[Permutation]:
         "Where the search of each state starts: `init`, checked and completed by identities."
@@ -506,19 +593,14 @@ class Matcher:
             start[group] = p
         return start
 
-    def _search(self, a: _Laid, i: int, start, seed, n_restarts, max_sweeps) -> Permutation:
-        b = self._kept[i] if self._kept else self._lay(self.states[i])
-        generator, scores = torch.Generator().manual_seed(seed), _Scores(self.plan, a, b)
-        best, most = None, -math.inf
-        for restart in range(n_restarts):
-            if restart:
-                shuffled = {g: torch.randperm(n, generator=generator) for g, n in self.plan.sizes.items()}
-                start = {g: start[g] if g in self.fixed else p for g, p in shuffled.items()}
-            found = _ascend(self.plan, scores, start, generator, self.fixed, max_sweeps)
-            value = scores.value(range(len(self.plan.units)), found) if n_restarts > 1 else 0.0
-            if value > most:
-                best, most = found, value
-        return best
+    def _placed(self, init: Permutation | None) -> set[int]:
+        "The units whose place is given."
+        known = self.fixed.union(init or ())
+        return {u for u, unit in enumerate(self.plan.units) if known.issuperset(unit.groups)}
+
+    def _search(self, a: _Laid, i: int, start, seed, n_restarts, max_sweeps, placed: set[int] | None = None) -> Permutation:
+        b = self._kept[i] if self._kept else self._lay(self.states[i], gathered=False)
+        return _Search(_Scores(self.plan, a, b), self.fixed, seed, max_sweeps).best(start, placed, n_restarts)
 
     def _work(self) -> float:
         "About how many multiplications one sweep over one state takes."
@@ -547,8 +629,8 @@ def match_weights(
     state: Mapping[str, Tensor],  # the model whose units are reordered
     *,
     seed: int = 0,  # of the order of the groups and of the restarts
-    init: Permutation | None = None,  # where the search starts; `None`: the identity
-    n_restarts: int = 1,  # searches; the best objective wins; all but the first start at random
+    init: Permutation | None = None,  # where the search starts; groups that it lacks are placed one by one
+    n_restarts: int = 1,  # searches; the best objective wins
     fixed: Iterable[str] = (),  # groups that keep the permutation they start from
     max_sweeps: int = 100,
 ) -> Permutation:
@@ -556,12 +638,13 @@ def match_weights(
 
     Maximises $\langle \theta_A, P(\theta_B) \rangle$, which minimises $\|\theta_A - P(\theta_B)\|$, by coordinate
     ascent over the groups of the symmetry: Algorithm 1 of Ainsworth, Hayase and Srinivasa, "Git Re-Basin"
-    (ICLR 2023, arXiv 2209.04836). It finds a local optimum; the same seed finds the same one.
+    (ICLR 2023, arXiv 2209.04836), from a better start than theirs, the identity, unless `init` is given.
+    It finds a local optimum, no worse than the start; the same seed finds the same one.
     Buffers (BatchNorm's running statistics) move with the model and do not count.
 
     Raises `StateError` for a state that does not fit the symmetry or is not finite.
     """
-    matcher = Matcher(symmetry, [state], fixed=fixed)
+    matcher = Matcher(symmetry, [state], fixed=fixed, keep=False)
     init = None if init is None else [init]
     return matcher.match(reference_state, init=init, seed=seed, n_restarts=n_restarts, max_sweeps=max_sweeps)[0]
 
@@ -572,7 +655,7 @@ def match_many(
     states: Sequence[Mapping[str, Tensor]],  # the models whose units are reordered
     *,
     seed: int = 0,
-    init: Sequence[Permutation | None] | None = None,  # where each search starts; `None`: the identity
+    init: Sequence[Permutation | None] | None = None,  # where each search starts; groups that it lacks are placed
     n_restarts: int = 1,
     fixed: Iterable[str] = (),
     max_sweeps: int = 100,
@@ -598,7 +681,7 @@ def objective(
 
     The squared distance of the aligned models is $\|\theta_A\|^2 + \|\theta_B\|^2$ minus twice this.
     """
-    plan = _Plan(symmetry)
+    plan = _Plan.of(symmetry)
     _checked(plan, reference_state, "the reference")
     _checked(plan, state, "the state")
     names = [name for name in symmetry.axes if name not in symmetry.buffers and reference_state[name].is_floating_point()]
@@ -784,15 +867,15 @@ def match_differentiable(
         raise SettingsError(f"steps and n_restarts are at least 1, not {steps} and {n_restarts}.")
     if objective != "distance" and (model is None or inputs is None or targets is None):
         raise SettingsError(f"objective={objective!r} needs model=, inputs= and targets=.")
-    fixed, plan = frozenset(fixed), _Plan(symmetry)
+    fixed, plan = frozenset(fixed), _Plan.of(symmetry)
     search = _Descent(plan, reference_state, state, objective, model, inputs, targets, batch_size)
     best, least = None, math.inf
     for restart in range(n_restarts):
-        start = symmetry.identity() | (init or {})
+        start = init
         if restart:
             drawn = symmetry.random(torch.Generator().manual_seed(seed + restart))
-            start |= {g: p for g, p in drawn.items() if g not in fixed}
-        if init is None or restart:
+            start = drawn | {g: p for g, p in (init or {}).items() if g in fixed}
+        if start is None or start.keys() < symmetry.groups.keys() or restart:
             start = match_weights(symmetry, reference_state, state, init=start, fixed=fixed, seed=seed + restart)
         found, value = search.run(start, fixed, estimator == "straight-through", steps, lr, iterations, seed + restart)
         if value < least:
