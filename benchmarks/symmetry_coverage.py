@@ -1,5 +1,6 @@
 """Derive and check the permutation symmetries of many architectures: torchvision, timm, Hugging Face transformers.
 
+    pip install 'starscape[bench]'
     python benchmarks/symmetry_coverage.py [library or model …]
 
 Writes `symmetry_coverage.json` beside this file: for each architecture whether a random permutation kept its function (float64,
