@@ -80,6 +80,47 @@ def test_every_way_of_evaluating_agrees_with_a_plain_loop(network):
     np.testing.assert_allclose(swapped, wanted[::-1], rtol=1e-5)
 
 
+def self_consistent(model, x):
+    "BatchNorm statistics with which every layer, in the network that results, is given inputs of just that mean and unbiased variance."
+    def at_layer(m, args):
+        dims = [d for d in range(args[0].ndim) if d != 1]
+        m.running_mean.copy_(args[0].double().mean(dims))
+        m.running_var.copy_(args[0].double().var(dims))
+
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    hooks = [m.register_forward_pre_hook(at_layer) for m in norms]
+    with torch.no_grad():
+        model.eval()(x)
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize("network", NETWORKS[1:], ids=lambda n: n.name)
+def test_one_pass_gives_statistics_and_loss_of_one_network(network):
+    network, t = Network.of(network, DIGITS), 0.3
+    a, b = ({k: v.clone() for k, v in network.build(seed=s).state_dict().items()} for s in (0, 1))
+    model = network.build().eval()
+    model.load_state_dict(interpolate(a, b, t))
+    self_consistent(model, DIGITS.train_x)
+    with torch.no_grad():
+        wanted = [F.cross_entropy(model(x).double(), y).item() for x, y in map(DIGITS.split, ("train", "test"))]
+    at, position = lambda t: interpolate(a, b, float(t)), torch.tensor([t])
+    for splits, picked in ((("train", "test"), [0, 1]), (("test", "train"), [1, 0]), (("test",), [1])):
+        for untraceable, batch in ((False, 512), (False, 37), (True, 100)):
+            evaluator = Evaluator(network.build(), DIGITS, splits, batchnorm="one-pass")
+            assert evaluator.layerwise is not None
+            evaluator.batch, evaluator.layerwise = batch, None if untraceable else evaluator.layerwise
+            found = evaluator.measure(at, position, [True])[0]
+            np.testing.assert_allclose(found[:, 0], [wanted[i] for i in picked], rtol=1e-5)
+
+
+def test_one_pass_is_cached_apart(resnets):
+    settings = dict(points=3, align=False)
+    frames = [sweep(resnets, [("source-000", "heldout-000")], DIGITS, batchnorm=mode, **settings) for mode in ("cumulative", "one-pass")]
+    assert set(frames[1].batchnorm) == {"one-pass"} and not frames[0].loss.equals(frames[1].loss)
+    np.testing.assert_allclose(frames[0].loss, frames[1].loss, rtol=5e-3)  # n/(n-1) in every layer, here with 300 examples
+
+
 def test_both_splits_of_a_sweep_are_what_a_loop_finds(resnets):
     network = resnets.network_of("source-000")
     frame = sweep(resnets, [("source-000", "heldout-000")], DIGITS, points=5, align=False)
