@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+import joblib
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -553,13 +554,20 @@ class Matcher:
         seed: int = 0,  # of the order of the groups and of the restarts
         n_restarts: int = 1,  # searches per state; the best objective wins
         max_sweeps: int = 100,
-        n_jobs: int | None = None,  # threads, one state each; `None`: one for each core if the network is large
+        n_jobs: int | None = None,  # threads, one state each; `None`: joblib's backend, else a thread for each core if the network is large
     ) -> list[Permutation]:
         "For each state the permutation that brings it to the reference; state `i` gets what it would get alone."
         if n_restarts < 1 or max_sweeps < 1:
             raise SettingsError(f"n_restarts and max_sweeps are at least 1, not {n_restarts} and {max_sweeps}.")
         reference, starts = self._reference(reference_state), self.starts(init)
         placed = [self._placed(p) for p in init or [None] * len(starts)]
+        if n_jobs is None and len(starts) > 1 and joblib.effective_n_jobs(None) > 1:
+            tasks = zip(self.states, init or [None] * len(starts), strict=True)
+            settings = dict(seed=seed, n_restarts=n_restarts, max_sweeps=max_sweeps)
+            alike = dict(fixed=self.fixed, device=self.device, dtype=self.dtype)
+            return joblib.Parallel()(
+                joblib.delayed(_alone)(self.symmetry, reference_state, *task, alike, settings, os.getpid()) for task in tasks
+            )
         one = lambda i: self._search(reference, i, starts[i], seed, n_restarts, max_sweeps, placed[i])
         return _in_threads(one, len(self.states), n_jobs, work=self._work())
 
@@ -607,6 +615,15 @@ class Matcher:
         blocks = self.plan.blocks
         own = lambda use: math.prod(blocks[use.block].sizes[d] for d in use.own)
         return float(sum(math.prod(blocks[use.block].sizes) * own(use) for unit in self.plan.units for use in unit.uses))
+
+
+def _alone(symmetry, reference_state, state, init, alike: dict, settings: dict, sender: int) -> Permutation:
+    "One state matched by a worker, which is one of several on its machine."
+    if os.getpid() != sender:
+        torch.set_num_threads(1)
+    matcher = Matcher(symmetry, [state], fixed=alike["fixed"], device=alike["device"], keep=False)
+    matcher.dtype = alike["dtype"]
+    return matcher.match(reference_state, init=[init], n_jobs=1, **settings)[0]
 
 
 def _in_threads(one, n: int, n_jobs: int | None, work: float) -> list:
@@ -659,10 +676,11 @@ def match_many(
     n_restarts: int = 1,
     fixed: Iterable[str] = (),
     max_sweeps: int = 100,
-    n_jobs: int | None = None,  # threads; `None`: one for each core if the network is large
+    n_jobs: int | None = None,  # threads; `None`: joblib's backend, else a thread for each core if the network is large
 ) -> list[Permutation]:
     """`match_weights` of many states to one reference, which is prepared once; one permutation for each state.
 
+    Inside `with joblib.parallel_config(backend=…, n_jobs=…)` the states are matched by its workers, to the same result.
     To match the same states to a reference that changes, keep a `Matcher`.
     """
     matcher = Matcher(symmetry, states, fixed=fixed, keep=False)
@@ -771,8 +789,9 @@ def match_activations(
     model: nn.Module,  # the network; run in evaluation mode with either state, and left as it was
     inputs: Tensor,  # (n, …) inputs to compare the models on
     form: str = "correlation",  # or "covariance"
-    seed: int = 0,  # of the rows that are compared
+    seed: int = 0,  # of the rows that are compared, and of the restarts
     init: Permutation | None = None,  # what fixed groups keep; `None`: the identity
+    n_restarts: int = 1,  # searches, of groups that are not one assignment each; the best objective wins
     fixed: Iterable[str] = (),
     max_rows: int = 4096,  # activations (inputs × positions) kept for each layer
 ) -> Permutation:
@@ -793,8 +812,10 @@ def match_activations(
     axes = {name: (((Factor(len(recorded[0][name])),),), structure) for name, (*_, structure) in observed.items()}
     responses = SimpleNamespace(groups={g: symmetry.groups[g] for g in seen}, axes=axes, buffers=frozenset())
     start = {g: p for g, p in (init or {}).items() if g in seen}
-    found = match_weights(responses, *recorded, init=start, fixed=[g for g in fixed if g in seen], seed=seed)
-    return match_weights(symmetry, reference_state, state, init=(init or {}) | found, fixed={*fixed, *seen}, seed=seed)
+    found = match_weights(responses, *recorded, init=start, fixed=[g for g in fixed if g in seen], seed=seed, n_restarts=n_restarts)
+    return match_weights(
+        symmetry, reference_state, state, init=(init or {}) | found, fixed={*fixed, *seen}, seed=seed, n_restarts=n_restarts
+    )
 
 # %% ../nbs/02a_matching.ipynb #56349c30
 def _soft_block(block: _Block, x: Tensor, matrices: Mapping[str, Tensor]) -> Tensor:
@@ -967,7 +988,7 @@ def match_cycle_consistent(
     r"""For each state the permutation to a universe that all share.
 
     Maximises $\sum_{p<q} \langle P_p(\theta_p), P_q(\theta_q) \rangle$ over doubly stochastic matrices by Frank–Wolfe
-    with exact line search (the objective is a polynomial along a line), rounds to permutations, and ends with
+    with exact line search, restarts side by side where `joblib.parallel_config` chose a backend (the objective is a polynomial along a line), rounds to permutations, and ends with
     coordinate ascent of one model against the mean of the others: Crisostomi, Fumero, Baieri, Bernard and Rodolà,
     "C2M3: Cycle-Consistent Multi-Model Merging" (NeurIPS 2024, arXiv 2405.17897).
     """
@@ -978,15 +999,21 @@ def match_cycle_consistent(
     matcher, generator = Matcher(symmetry, states, fixed=fixed), torch.Generator().manual_seed(seed)
     starts = matcher.starts(init)
     best, most = None, -math.inf
-    for restart in range(n_restarts):
-        if restart:
-            drawn = [symmetry.random(generator) for _ in states]
-            starts = [start | {g: p for g, p in d.items() if g not in matcher.fixed} for start, d in zip(starts, drawn, strict=True)]
-        found = _to_mean(matcher, states, _frank_wolfe(matcher.plan, states, starts, matcher.fixed, steps), seed)
-        value = _agreement(matcher.plan, [symmetry.apply(p, state) for p, state in zip(found, states, strict=True)])
+    tasks = [starts]
+    for _ in range(1, n_restarts):
+        drawn = [{g: p for g, p in symmetry.random(generator).items() if g not in matcher.fixed} for _ in states]
+        tasks.append([start | d for start, d in zip(starts, drawn, strict=True)])
+    for found, value in joblib.Parallel()(joblib.delayed(_universe)(matcher, begin, steps, seed) for begin in tasks):
         if value > most:
-            best, most = found, value.item()
+            best, most = found, value
     return best
+
+
+def _universe(matcher: Matcher, starts: Sequence[Permutation], steps: int, seed: int) -> tuple[list[Permutation], float]:
+    "One search of `match_cycle_consistent`, and its objective."
+    plan, states = matcher.plan, matcher.states
+    found = _to_mean(matcher, states, _frank_wolfe(plan, states, starts, matcher.fixed, steps), seed)
+    return found, _agreement(plan, [plan.symmetry.apply(p, state) for p, state in zip(found, states, strict=True)]).item()
 
 # %% ../nbs/02a_matching.ipynb #68852bfe
 def _agreement(plan: _Plan, moved: Sequence[Mapping[str, Tensor]]) -> Tensor:
