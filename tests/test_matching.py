@@ -311,9 +311,9 @@ def test_warm_start_stays_and_restarts_improve(resnets):
 def test_units_are_placed_by_the_largest_share_of_what_is_settled(name):
     "Each unit of the order has no rival with a larger share of its weights in common with the units before it."
     plan = matching._Plan(symmetry_of(name))
-    for given in (set(), {0}):
-        order, placed = plan.order(given), set(given)
-        assert sorted([*given, *order]) == list(range(len(plan.units)))
+    for already in (set(), {0}):
+        order, placed = plan.order(already), set(already)
+        assert sorted([*already, *order]) == list(range(len(plan.units)))
         for u in order:
             shares = {}
             for v in set(order) - placed:
