@@ -15,6 +15,8 @@ import torch
 from starscape import star_training
 from starscape.data import SettingsError, TrainingError, load_task
 from starscape.distributed import fan_out, worker_device
+from starscape.interpolation import symmetry_for
+from starscape.matching import match_many
 from starscape.networks import Network
 from starscape.star_training import _Starlight, train_star
 from starscape.training import Recipe, train_population
@@ -76,6 +78,8 @@ import sys, joblib, ray
 from ray.util.joblib import register_ray
 import torch; torch.set_num_threads(1)
 from starscape.data import load_task
+from starscape.interpolation import symmetry_for
+from starscape.matching import match_many
 from starscape.networks import Network
 from starscape.training import Recipe, train_population
 register_ray()
@@ -184,6 +188,8 @@ import os, sys
 import torch; torch.set_num_threads(1)
 from starscape.data import load_task
 from starscape.distributed import process_group, rank
+from starscape.interpolation import symmetry_for
+from starscape.matching import match_many
 from starscape.networks import Network
 from starscape.star_training import train_star
 from starscape.training import Recipe
@@ -298,3 +304,14 @@ def test_a_mapped_source_that_is_damaged_says_so(task, serial, tmp_path):
     with pytest.raises(Exception, match="source-002") as caught:
         train_star(task, zoo, RECIPE, memory=0)
     assert type(caught.value).__module__ == "starscape.data"
+
+
+# ---- matching on workers
+
+
+def test_many_matchings_on_workers_are_those_found_here(task, serial):
+    symmetry, states = symmetry_for(NETWORK.of(NETWORK, task), task), [serial.state(n) for n in serial.names]
+    here = match_many(symmetry, states[0], states[1:])
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        there = match_many(symmetry, states[0], states[1:])
+    assert all(p[g].equal(q[g]) for p, q in zip(here, there) for g in p) and len(here) == len(there) == 5
