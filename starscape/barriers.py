@@ -8,6 +8,7 @@ __all__ = ['PAIR_TYPES', 'MATCHINGS', 'SELECTIONS', 'COLUMNS', 'BARRIER_COLUMNS'
            'differences', 'adaptive_barriers']
 
 # %% ../nbs/04_barriers.ipynb #95feb9a0
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from .data import DataError, SettingsError, Task, best_device, lookup, progress
@@ -192,7 +194,7 @@ def sweep(
 
     One row a pair, split and position: `first` (at t = 0), `second` (at t = 1), `pair` (its type), `aligned`, `matching`
     (how, in words), `batchnorm` ("none" for networks without it), `split`, `t`, `loss` (mean cross-entropy in nats),
-    `accuracy` (fraction). Every finished pair is cached, so an interrupted sweep resumes. With `align_to` the low-loss
+    `accuracy` (fraction). Every finished pair is cached, so an interrupted sweep resumes, and two processes do not measure the same pair. With `align_to` the low-loss
     lines of many models hold under one permutation each (strong against weak linear connectivity: Sharma et al. 2024).
     Raises `SettingsError` for models of different networks, `UnknownName` for unknown models, `DataError` for a task that
     does not fit them."""
@@ -293,15 +295,37 @@ class Lines:
         report(2)
         return tuple(torch.cat([x[:, None], z, y[:, None]], 1) for x, z, y in zip(ends[0], inner, ends[1]))
 
+    @contextlib.contextmanager
+    def claim(self, key) -> Iterator[None]:
+        "One process at a time measures what goes into the cache under a key; the others wait, and find it there. The lock of a process that dies goes with it."
+        folder, lock = self.zoo.path / ".unfinished", None
+        if self.cached:
+            with contextlib.suppress(OSError):  # a folder that cannot be written to has no cache either
+                folder.mkdir(exist_ok=True)
+                lock = FileLock(folder / f"sweep-{self.zoo.cache.hash(key)}.lock")
+                lock.acquire()
+        try: yield
+        finally:
+            if lock is not None and lock.is_locked:
+                with contextlib.suppress(OSError): Path(lock.lock_file).unlink(missing_ok=True)  # the result is in the cache: who waits here, or comes later, finds it
+                lock.release()
+
+    def _measured(self, first: str, second: str, ts: Tensor, key: dict, report) -> dict:
+        "Values of one pair, measured and put into the cache."
+        loss, accuracy = self.measure(first, second, ts, report)
+        plain = "matching" not in key and "to" not in key
+        found = dict(loss=loss, accuracy=accuracy) | (dict(key=key) if plain else {})  # a panel lists what has been measured by the key
+        if self.cached and self.evaluator.exact: self.zoo.cache_put("sweep", key, found)
+        return found
+
     def sweep(self, first: str, second: str, ts: Tensor, report) -> pd.DataFrame:
         "The rows of one pair."
         key = self.key(first, second, ts=ts.tolist())
-        found = self.zoo.cache_get("sweep", key) if self.cached else None
-        if found is None:
-            loss, accuracy = self.measure(first, second, ts, report)
-            plain = "matching" not in key and "to" not in key
-            found = dict(loss=loss, accuracy=accuracy) | (dict(key=key) if plain else {})  # a panel lists what has been measured by the key
-            if self.cached and self.evaluator.exact: self.zoo.cache_put("sweep", key, found)
+        known = lambda: self.zoo.cache_get("sweep", key) if self.cached else None
+        if (found := known()) is None:
+            with self.claim(key):
+                if (found := known()) is None: found = self._measured(first, second, ts, key, report)
+                else: report(len(ts))  # another process was at it
         else: report(len(ts))
         rows = dict(split=np.repeat(self.splits, len(ts)), t=np.tile(ts.numpy(), len(self.splits)), loss=np.ravel(found["loss"]), accuracy=np.ravel(found["accuracy"]))
         return pd.DataFrame(self.row(first, second) | rows, columns=COLUMNS)

@@ -1,5 +1,7 @@
 "Sweeps and barriers against loops that could not be plainer, on random networks, under faults, and from the cache."
 import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from starscape.barriers import adaptive_barriers, alignment, barriers, differences, pairs_of, summarise, sweep
+from starscape.barriers import Lines, adaptive_barriers, alignment, barriers, differences, pairs_of, summarise, sweep
 from starscape.data import DataError, SettingsError, UnknownName, load_task
 from starscape.interpolation import Evaluator, foldable, interpolate, recalibrate, symmetry_for
 from starscape.matching import match_weights
@@ -361,3 +363,19 @@ def test_the_interval_of_a_difference_holds_it(seed):
 def test_summary_counts_pairs(mlps):
     table = summarise(barriers(sweep(mlps, "source-heldout", DIGITS, points=3)))
     assert set(table.n) == {6} and {"loss_barrier_mean", "loss_barrier_std", "highest_loss_mean"} <= set(table.columns)
+
+
+def test_two_sweeps_at_once_measure_a_pair_once(mlps, monkeypatch):
+    measured, measure = [], Lines.measure
+
+    def slowly(self, *args):
+        measured.append(args[:2])
+        time.sleep(0.3)
+        return measure(self, *args)
+
+    monkeypatch.setattr(Lines, "measure", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        frames = list(pool.map(lambda _: sweep(Zoo(mlps.path), "source-heldout", DIGITS, points=7), range(2)))
+    pd.testing.assert_frame_equal(*frames)
+    assert len(measured) == len(set(measured)) == 6
+    assert not list((mlps.path / ".unfinished").glob("sweep-*"))
