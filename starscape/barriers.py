@@ -11,9 +11,11 @@ __all__ = ['PAIR_TYPES', 'MATCHINGS', 'SELECTIONS', 'COLUMNS', 'BARRIER_COLUMNS'
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -21,9 +23,10 @@ from filelock import FileLock
 from torch import Tensor
 
 from .data import DataError, SettingsError, Task, best_device, lookup, progress
+from .distributed import fan_out, worker_device
 from .interpolation import BATCHNORM_MODES, CALIBRATION_BATCH, Evaluator, check_inputs, has_batchnorm, interpolate, symmetry_for
 from .matching import Matcher, match_activations, match_weights
-from .networks import stack
+from .networks import network_builders, register_network, stack
 from .star_training import _common_network
 from .symmetry import Permutation
 from .zoo import Zoo, check_state, digest_of
@@ -194,8 +197,10 @@ def sweep(
 
     One row a pair, split and position: `first` (at t = 0), `second` (at t = 1), `pair` (its type), `aligned`, `matching`
     (how, in words), `batchnorm` ("none" for networks without it), `split`, `t`, `loss` (mean cross-entropy in nats),
-    `accuracy` (fraction). Every finished pair is cached, so an interrupted sweep resumes, and two processes do not measure the same pair. With `align_to` the low-loss
-    lines of many models hold under one permutation each (strong against weak linear connectivity: Sharma et al. 2024).
+    `accuracy` (fraction). Every finished pair is cached, so an interrupted sweep resumes, and two processes
+    do not measure the same pair; inside `joblib.parallel_config(backend=…, n_jobs=…)` the pairs go to its workers. With
+    `align_to` the low-loss lines of many models hold under one permutation each (strong against weak linear connectivity:
+    Sharma et al. 2024).
     Raises `SettingsError` for models of different networks, `UnknownName` for unknown models, `DataError` for a task that
     does not fit them."""
     frames = sweep_pairs(zoo, pairs, task, points, align, splits, align_to=align_to, n_restarts=n_restarts, select=select, batchnorm=batchnorm,
@@ -214,6 +219,10 @@ def sweep_pairs(
     pairs, matching = _pairs(zoo, pairs), Matching.of(align, to=align_to, n_restarts=n_restarts, select=select, seed=seed)
     if not pairs: return
     lines = Lines(zoo, pairs, task, matching, splits, batchnorm, memory_fraction, device, cached)
+    if cached and joblib.effective_n_jobs(None) > 1:
+        missing = lambda: [p for p in pairs if zoo.cache_get("sweep", lines.key(*p, ts=ts.tolist())) is None]
+        settings = (task.to("cpu"), matching, splits, batchnorm, memory_fraction)
+        fan_out(partial(_measure_pair, zoo.path, lines.network.name, network_builders.get(lines.network.name), settings, ts, device), missing, desc="measuring lines")
     done, total = 0, len(pairs) * len(ts)
     with progress(total=total, desc="measuring lines", unit="point", disable=report is not None) as bar:
         def tick(n):
@@ -329,6 +338,11 @@ class Lines:
         else: report(len(ts))
         rows = dict(split=np.repeat(self.splits, len(ts)), t=np.tile(ts.numpy(), len(self.splits)), loss=np.ravel(found["loss"]), accuracy=np.ravel(found["accuracy"]))
         return pd.DataFrame(self.row(first, second) | rows, columns=COLUMNS)
+
+def _measure_pair(folder: Path, network: str, builder: Callable | None, settings: tuple, ts: Tensor, device, pair: tuple[str, str]) -> None:
+    "In a worker of joblib: one pair of a sweep, into the cache."
+    if builder is not None: register_network(network, builder)
+    with worker_device(device) as here: Lines(Zoo(folder), [pair], *settings, device=here).sweep(*pair, ts, lambda n: None)
 
 # %% ../nbs/04_barriers.ipynb #a08bb5a1
 BARRIER_COLUMNS = ["first", "second", "pair", "aligned", "split", "loss_barrier", "accuracy_barrier", "t_barrier",

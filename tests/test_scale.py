@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from starscape import star_training
+from starscape.barriers import sweep
 from starscape.data import SettingsError, TrainingError, load_task
 from starscape.distributed import fan_out, worker_device
 from starscape.interpolation import symmetry_for
@@ -71,6 +72,19 @@ def test_a_population_from_workers_has_the_same_bits(task, serial, tmp_path, bac
     with joblib.parallel_config(backend=backend, n_jobs=2):
         zoo = train_population(task, NETWORK, RECIPE, tmp_path, **POPULATION)
     assert digests(zoo) == digests(serial) and zoo.metadata("source-003")["metrics"] == serial.metadata("source-003")["metrics"]
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_a_sweep_from_workers_has_the_same_bits(task, tmp_path, backend):
+    "Of a network that no worker knows; what is in the cache already is not measured again."
+    zoo = train_population(task, Own, Recipe(epochs=1), tmp_path / "zoo", n_sources=3, n_heldout=1)
+    alone = sweep(zoo, "regular-regular", task, points=5, cached=False)
+    with joblib.parallel_config(backend=backend, n_jobs=2):
+        together = sweep(zoo, "regular-regular", task, points=5)
+        assert together.equals(alone)
+        assert len(zoo.cache.items("sweep")) == 3
+        assert sweep(zoo, "regular-regular", task, points=5).equals(alone)
+    assert len(zoo.cache.items("sweep")) == 3
 
 
 RAY = """
