@@ -25,7 +25,7 @@ from .data import StarscapeError, Task, ZooError, best_device, load_task
 from .networks import Network
 from .star_training import train_star
 from .training import Recipe, train_population
-from .zoo import ROLES, Zoo
+from .zoo import ROLES, Zoo, write_atomically
 
 # %% ../nbs/08_cli.ipynb #48740b8c
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _measure(settings: Demo, out: Path, device: torch.device, task: Task, write_
     matched = [pair for kind in ("regular-regular", "star-source", "star-heldout") for pair in pairs_of(zoo, kind, limit=5 if kind == "regular-regular" else None)]
     curves = pd.concat([sweep(zoo, "regular-regular", task, settings.points, align=False, device=device), sweep(zoo, matched, task, settings.points, device=device)], ignore_index=True)
     found = barriers(curves)
-    found.to_csv(out / "barriers.csv", index=False)
+    write_atomically(out / "barriers.csv", found.to_csv(index=False).encode())
     tables = dict(barriers=barrier_table(found), models=model_table(zoo))
     write_report(curves, out / "report.html", text=_CAPTION, tables={"Barriers, mean ± std over pairs": tables["barriers"], "The models themselves": tables["models"]},
                  settings=asdict(settings) | dict(task=repr(task), network=repr(Network.of(network, task)), device=str(device), starscape=__version__, torch=str(torch.__version__)))
@@ -149,7 +149,7 @@ def _curves(args: argparse.Namespace) -> pd.DataFrame:
 
 def _barriers(args: argparse.Namespace) -> None:
     found = barriers(_curves(args))
-    if args.csv: found.to_csv(args.csv, index=False)
+    if args.csv: write_atomically(Path(args.csv), found.to_csv(index=False).encode())
     print(summarise(found).round(4).to_string(index=False))
 
 def _explore(args: argparse.Namespace) -> None:
