@@ -23,8 +23,10 @@ FIRST = "document.querySelector('[data-panel=barriers] .js-plotly-plot')"
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    "A JupyterLab on copies of the notebooks."
-    folder = tmp_path_factory.mktemp("lab")
+    "A JupyterLab on copies of the notebooks, beside the measurements that they show."
+    folder = tmp_path_factory.mktemp("lab") / "nbs"
+    folder.mkdir()
+    (folder.parent / "benchmarks").symlink_to(NOTEBOOKS.parent / "benchmarks")
     for name in ("03_star_training.ipynb", "06_viz.ipynb"):
         notebook = json.loads((NOTEBOOKS / name).read_text())
         notebook["cells"] = [cell for cell in notebook["cells"] if "nbdev_export()" not in "".join(cell["source"])]
