@@ -235,9 +235,13 @@ function renderBarriers(model, root, plotly) {
   function showWords() {
     const { pairs } = state.get("index"), shown = new Set(state.get("pairs"));
     const alignment = state.get("alignment"), kinds = alignment === "both" ? [true, false] : [alignment === "aligned"];
+    const measured = pair => {
+      const found = kinds.filter(aligned => curves.some(c => c.pair === pair && c.aligned === aligned));
+      return found.length ? found : kinds;
+    };
     chips.show(pairs.map(pair => ({
       name: pair, label: seriesStyle(pair, true).label, tone: seriesStyle(pair, true).tone, pressed: shown.has(pair),
-      kinds: kinds.map(aligned => ({
+      kinds: measured(pair).map(aligned => ({
         dash: seriesStyle(pair, aligned).dash, text: aligned ? (kinds.length > 1 ? "aligned" : "") : "raw",
         count: groups.find(g => g.pair === pair && g.aligned === aligned)?.curves.length ?? 0,
       })),
