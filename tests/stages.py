@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -188,7 +189,7 @@ def mounted(folder, size, readonly):
 
 
 def child(stage, folder, how):
-    "Run a stage, disturbed, and exit."
+    "Run a stage, disturbed, and exit. Ctrl-C, held back since the fork, is heard during the stage and at no other time."
     from starscape.data import StarscapeError
     from starscape.zoo import Cache, Zoo
 
@@ -213,7 +214,9 @@ def child(stage, folder, how):
     status = 0
     try:
         warnings.simplefilter("ignore")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         run(stage, folder)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     except StarscapeError:
         status = 3
     except KeyboardInterrupt:
@@ -243,6 +246,7 @@ def serve():
     NETWORK = Network("mlp", width=6, depth=1)
     symmetry_for(Network.of(NETWORK, TASK), TASK)
     TASK.fingerprint  # noqa: B018 - computed once, before the children
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits this
     print("ready", flush=True)
     for line in sys.stdin:
         order, *rest = json.loads(line)
