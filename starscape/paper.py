@@ -218,16 +218,17 @@ def load_result(
     except (KeyError, AttributeError) as e: raise DataError(f"{path} does not hold {name}: there is no column {e}.") from e
 
 # %% ../nbs/07_paper.ipynb #96bd49b3
-_COLOURS = {"star-source": "#8a3f74", "star-heldout": "#0068a8", "regular-regular": "#c24e00"}
+_COLOURS = {"star-source": "#0068a8", "star-heldout": "#c24e00", "regular-regular": "#5d6670"}  # as in the panels
 _WORDS = {"star-source": "star–source", "star-heldout": "star–held-out", "regular-regular": "regular–regular"}
 _MARKS = {"star-source": "diamond", "star-heldout": "circle", "regular-regular": "square"}
 _DASHES = {"ours": "solid", "published": "dash"}
 
-def _panels(rows: int, columns: int, titles: Sequence[str], height: int, **settings):
-    "An empty figure with several panels."
+def _panels(rows: int, columns: int, titles: Sequence[str], height: int, legend_rows: int = 1, **settings):
+    "An empty figure with several panels; below them the legend has so many rows."
     from plotly.subplots import make_subplots
     figure = make_subplots(rows, columns, subplot_titles=titles, **settings)
-    figure.update_layout(template="none", height=height, margin=dict(l=60, r=10, t=40, b=110), legend=dict(orientation="h", yref="container", y=0, yanchor="bottom"))
+    figure.update_layout(template="none", height=height, margin=dict(l=60, r=20, t=40, b=60 + 22 * legend_rows), legend=dict(orientation="h", x=0, yref="container", y=0, yanchor="bottom"))
+    figure.update_annotations(font_size=14).update_yaxes(automargin="left")
     return figure
 
 def _line(figure, x, y, std=None, *, name, colour, dash="solid", mark="circle", at=(1, 1), shown=True):
@@ -292,15 +293,17 @@ def _draw_table1(frame: pd.DataFrame):
     import plotly.graph_objects as go
     train = frame[frame.split == "train"]
     names = list(dict.fromkeys(train.setting))[::-1]
-    figure = _panels(1, 3, ("ours, nats", "published, nats", "ratio"), 150 + 26 * len(names), shared_yaxes=True, horizontal_spacing=0.03)
+    tasks = {name.rpartition(" on ")[2] for name in names}
+    labels = [name.rpartition(" on ")[0] for name in names] if len(tasks) == 1 else names
+    figure = _panels(1, 3, (f"ours{', ' + tasks.pop() if labels is not names else ''}", "published", "ratio"), 190 + 26 * len(names), legend_rows=2, shared_yaxes=True, horizontal_spacing=0.03)
     for column, whose in ((1, "ours"), (2, "published")):
         part = train[train.whose == whose].set_index("setting").reindex(names)
         for k, prefix in _PREFIX.items():
-            figure.add_trace(go.Scatter(y=names, x=part[f"{prefix}_loss_barrier"].clip(lower=1e-4), error_x=dict(array=part[f"{prefix}_loss_barrier_std"], width=0, thickness=1), mode="markers", name=_WORDS[k], legendgroup=k, showlegend=column == 1,
+            figure.add_trace(go.Scatter(y=labels, x=part[f"{prefix}_loss_barrier"].clip(lower=1e-4), error_x=dict(array=part[f"{prefix}_loss_barrier_std"], width=0, thickness=1), mode="markers", name=_WORDS[k], legendgroup=k, showlegend=column == 1,
                                         marker=dict(color=_COLOURS[k], symbol=_MARKS[k], size=8)), row=1, col=column)
-        figure.add_trace(go.Scatter(y=names, x=part.ratio, mode="markers", name=f"ratio, {whose}", marker=dict(color="#5d6670", size=8, symbol="circle" if whose == "ours" else "circle-open"), customdata=part.what, hovertemplate="%{customdata}<br>%{x:.2f}"), row=1, col=3)
-    for column in (1, 2): figure.update_xaxes(type="log", dtick=1, row=1, col=column)
-    return figure.update_xaxes(range=[0, max(1, 1.05 * train.ratio.max())], row=1, col=3).update_layout(margin_b=70)
+        figure.add_trace(go.Scatter(y=labels, x=part.ratio, mode="markers", name=f"ratio, {whose}", marker=dict(color="#5d6670", size=8, symbol="circle" if whose == "ours" else "circle-open"), customdata=part.what, hovertemplate="%{customdata}<br>%{x:.2f}"), row=1, col=3)
+    for column in (1, 2): figure.update_xaxes(title="nats", type="log", dtick=1, row=1, col=column)
+    return figure.update_xaxes(range=[0, max(1, 1.05 * train.ratio.max())], row=1, col=3).update_xaxes(title_standoff=4)
 
 def table1(
     scale: "str | Scale" = "digits",  # "digits", "mnist5k", "mnist5k-gpu" or "paper"
@@ -331,12 +334,12 @@ def _sources_published() -> pd.DataFrame:
 
 @_draws("figure1")
 def _draw_figure1(frame: pd.DataFrame):
-    figure = _panels(1, 2, ("ours: star–held-out barrier, nats", "train-loss barrier over regular–regular"), 430)
+    figure = _panels(1, 2, ("star–held-out barrier, nats", "over that of regular–regular, train"), 460, legend_rows=3)
     for (setting, split), part in frame[frame.whose == "ours"].groupby(["setting", "split"], sort=False):
-        colour = {"train": "#0068a8", "test": "#8a3f74"}[split]
+        colour = {"train": "#c24e00", "test": "#8a3f74"}[split]
         _line(figure, part.n_sources, part["mean"], part["std"], name=f"{setting}, {split}", colour=colour)
-        figure.add_hline(part.regular_regular.iloc[0], line=dict(color=colour, dash="dot", width=1), row=1, col=1)
-    colours = iter(("#0068a8", "#c24e00", "#5d6670", "#8a3f74", "#008060", "#14171a"))
+        figure.add_hline(part.regular_regular.iloc[0], line=dict(color=colour, dash="dot", width=1), annotation=dict(text=f"regular–regular, {split}", font=dict(color=colour, size=11)), annotation_position="top right", row=1, col=1)
+    colours = iter(("#c24e00", "#0068a8", "#5d6670", "#8a3f74", "#008060", "#14171a"))
     for (whose, setting), part in frame[frame.split == "train"].groupby(["whose", "setting"], sort=False):
         _line(figure, part.n_sources, part["mean"] / part.regular_regular, part["std"] / part.regular_regular, name=f"{setting}, {whose}", colour=next(colours), dash=_DASHES[whose], at=(1, 2))
     figure.update_xaxes(title="number of source models |Z|", type="log", tickvals=[1, 2, 5, 10, 20, 50]).update_yaxes(rangemode="tozero")
@@ -376,8 +379,9 @@ def _draw_figure2(frame: pd.DataFrame):
     import plotly.graph_objects as go
     train = frame[frame.split == "train"]
     series = list(dict.fromkeys(train.series))
-    figure = _panels(1, len(series) + 1, (*series, "star–held-out, nats"), 460)
+    figure = _panels(1, len(series) + 1, (*series, "star–held-out, nats"), 470, legend_rows=2)
     colours = {w: dict(zip(series, c)) for w, c in (("ours", ("#0068a8", "#8a3f74", "#008060")), ("published", ("#c24e00", "#b07a00", "#5d6670")))}
+    slopes = ["slope"]
     for column, one in enumerate(series, start=1):
         for whose, part in train[train.series == one].groupby("whose", sort=False):
             for k in ("regular-regular", "star-heldout"):
@@ -385,12 +389,17 @@ def _draw_figure2(frame: pd.DataFrame):
                 _line(figure, part.place, y, part[f"{_PREFIX[k]}_loss_barrier_std"], name=f"{_WORDS[k]}, {whose}", colour=_COLOURS[k], dash=_DASHES[whose], mark=_MARKS[k], at=(1, column), shown=column == 1)
             x, y = part.regular_regular_loss_barrier, part.star_heldout_loss_barrier
             slope, error = slope_of(x, y)
-            label, colour, where = f"{one}, {whose}: slope {slope:.2f} ± {error:.2f}", colours[whose][one], dict(row=1, col=len(series) + 1)
-            figure.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=dict(color=colour, symbol="circle" if whose == "ours" else "circle-open", size=8), name=label, legendgroup=label, text=part.what), **where)
-            figure.add_trace(go.Scatter(x=[0, x.max()], y=[0, slope * x.max()], mode="lines", line=dict(color=colour, dash=_DASHES[whose], width=1), legendgroup=label, showlegend=False, hoverinfo="skip"), **where)
+            label, colour, where = f"{one}, {whose}: {slope:.2f} ± {error:.2f}", colours[whose][one], dict(row=1, col=len(series) + 1)
+            slopes.append(f'<span style="color:{colour}">{"●" if whose == "ours" else "○"} {label.replace("MLP by ", "").replace("by ", "")}</span>')
+            figure.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=dict(color=colour, symbol="circle" if whose == "ours" else "circle-open", size=8), name=label, showlegend=False, text=part.what), **where)
+            figure.add_trace(go.Scatter(x=[0, x.max()], y=[0, slope * x.max()], mode="lines", line=dict(color=colour, dash=_DASHES[whose], width=1), showlegend=False, hoverinfo="skip"), **where)
         places = train[train.series == one].place
-        if places.max() > 8 * places.min(): figure.update_xaxes(type="log", tickvals=sorted(set(places)), tickangle=0, tickfont_size=9, row=1, col=column)
+        if places.max() > 8 * places.min(): figure.update_xaxes(type="log", tickvals=2 ** np.arange(12), tickangle=0, tickfont_size=10, row=1, col=column)
+        figure.update_xaxes(title=one.rpartition("by ")[2], title_standoff=4, row=1, col=column)
     figure.update_yaxes(title="train-loss barrier, nats", row=1, col=1)
+    corner = dict(xref=f"x{len(series) + 1} domain", yref=f"y{len(series) + 1} domain", xanchor="left", yanchor="top", x=0.02, y=1)
+    figure.add_annotation(text="<br>".join(slopes), align="left", showarrow=False, font_size=11, **corner)
+    figure.update_yaxes(range=[0, 1.35 * train.star_heldout_loss_barrier.max()], row=1, col=len(series) + 1)
     return figure.update_xaxes(title="regular–regular, nats", title_standoff=4, row=1, col=len(series) + 1)
 
 def figure2(scale: "str | Scale" = "digits", folder: str | Path = "paper", *, root=None, download: bool = False, device=None, seed: int = 0) -> Result:
@@ -464,7 +473,7 @@ def _draw_figure4(frame: pd.DataFrame):
     for (setting, posterior), part in frame.groupby(["setting", "posterior"], sort=False):
         for i, m in enumerate(_SCORES):
             over = part.groupby("n_samples")[m]
-            _line(figure, over.mean().index, over.mean(), over.std(), name=f"{posterior}, {setting}", colour={"star": "#0068a8", "ensemble": "#c24e00"}[posterior], dash=dashes[setting],
+            _line(figure, over.mean().index, over.mean(), over.std(), name=f"{posterior}, {setting}", colour={"star": "#8a3f74", "ensemble": "#0068a8"}[posterior], dash=dashes[setting],
                   mark={"star": "circle", "ensemble": "square"}[posterior], at=(i // 2 + 1, i % 2 + 1), shown=i == 0)
     return figure.update_xaxes(title="models in the average", row=2)
 
@@ -488,12 +497,12 @@ _FUSED = pd.DataFrame([  # from the text of the paper: CIFAR-100, ResNet-18, |Z|
 def _draw_table2(frame: pd.DataFrame):
     import plotly.graph_objects as go
     groups = list(dict.fromkeys(zip(frame.whose, frame.setting, frame.n_sources)))
-    figure = _panels(1, len(groups), [f"{setting}<br>|Z| = {n} ({whose})" for whose, setting, n in groups], 420, horizontal_spacing=0.09)
-    figure.update_annotations(font_size=12).update_layout(margin_t=60, showlegend=False)
+    figure = _panels(1, len(groups), [f"{setting}<br>|Z| = {n} ({whose})" for whose, setting, n in groups], 360, shared_yaxes=True, horizontal_spacing=0.05)
+    figure.update_annotations(font_size=12).update_layout(margin=dict(t=60, b=50), showlegend=False)
     for column, group in enumerate(groups, start=1):
         part = frame[(frame.whose == group[0]) & (frame.setting == group[1]) & (frame.n_sources == group[2])]
-        figure.add_trace(go.Scatter(x=part.method, y=part.accuracy, error_y=dict(array=part.accuracy_std, width=0), mode="markers", marker=dict(size=10, color=["#0068a8" if "star" in m else "#5d6670" for m in part.method])), row=1, col=column)
-    return figure.update_yaxes(title="test accuracy", row=1, col=1)
+        figure.add_trace(go.Scatter(y=part.method, x=part.accuracy, error_x=dict(array=part.accuracy_std, width=0), mode="markers", marker=dict(size=10, color=["#8a3f74" if "star" in m else "#5d6670" for m in part.method])), row=1, col=column)
+    return figure.update_xaxes(title="test accuracy", title_standoff=4, nticks=4).update_yaxes(autorange="reversed")
 
 def table2(scale: "str | Scale" = "digits", folder: str | Path = "paper", *, n_stars: int | None = None, root=None, download: bool = False, device=None, seed: int = 0) -> Result:
     "Table 2: test accuracy of regular models, ensembles, soups and stars: the frame of `fusion_table`, with `setting` and `whose`."
@@ -518,7 +527,7 @@ def _draw_ablation_t(frame: pd.DataFrame):
     figure = _panels(1, len(groups), [f"{setting} ({whose}), train" for whose, setting in groups], 400)
     for column, (whose, setting) in enumerate(groups, start=1):
         part = train[(train.whose == whose) & (train.setting == setting)]
-        for m, label, colour, pattern in (("loss_barrier", "star–held-out barrier", "#0068a8", ""), ("star_loss", "the star's own loss", "#c24e00", "/"), ("highest_loss", "highest loss on the line", "#5d6670", "x")):
+        for m, label, colour, pattern in (("loss_barrier", "star–held-out barrier", "#c24e00", ""), ("star_loss", "the star's own loss", "#8a3f74", "/"), ("highest_loss", "highest loss on the line", "#5d6670", "x")):
             figure.add_trace(go.Bar(x=part.t, y=part[m], name=label, legendgroup=m, showlegend=column == 1, marker=dict(color=colour, pattern_shape=pattern), error_y=dict(array=part.get(f"{m}_std"), thickness=1)), row=1, col=column)
     return figure.update_yaxes(title="nats", row=1, col=1)
 

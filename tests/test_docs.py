@@ -102,6 +102,9 @@ def test_nothing_is_loaded_from_another_host(pages):
     assert loaded + styles == []
 
 
+WITHIN = "drawing => drawing.getBoundingClientRect().right <= drawing.closest('.cell_output').getBoundingClientRect().right + 1"
+
+
 def test_every_page_opens_offline_without_an_error(address, pages, page):
     "The `page` fixture collects console errors and requests to other hosts, and fails the test if there are any."
     for name in pages:
@@ -110,6 +113,7 @@ def test_every_page_opens_offline_without_an_error(address, pages, page):
         for figure in page.locator("script[data-figure]").all():
             drawing = page.locator(f'[id="{figure.get_attribute("data-figure")}"] svg.main-svg')
             assert drawing.count() > 0, f"{name}: a figure was not drawn"
+            assert drawing.first.evaluate(WITHIN), f"{name}: a figure is wider than its column"
         for panel in page.locator("script[data-panel]").all():
             drawing = page.locator(f'[id="{panel.get_attribute("data-panel")}"] svg.main-svg')
             assert drawing.count() > 0, f"{name}: a panel was not drawn"

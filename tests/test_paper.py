@@ -53,6 +53,12 @@ def test_rows_of_table_1_hold_the_published_numbers():
                     assert np.isnan(found) if wanted == "" else found == s * float(wanted)
 
 
+def test_pair_types_look_as_in_the_panels():
+    from starscape.viz import series_look
+
+    assert paper._COLOURS == {pair: series_look(pair, True)[1] for pair in paper._COLOURS}
+
+
 def test_curves_of_figure_3_hold_the_published_numbers():
     with open(REFERENCE / "curves.csv") as f:
         rows = [r for r in csv.DictReader(f) if (r["model"], r["dataset"], r["setting"]) == ("resnet18", "cifar100", "sgd")]
