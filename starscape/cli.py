@@ -124,7 +124,10 @@ def _settings(text: str) -> dict:
     try: return {k.strip(): json.loads(v) for k, v in (part.split("=", 1) for part in re.split(r",(?![^\[]*\])", text) if part)}
     except ValueError as e: raise argparse.ArgumentTypeError(f"wanted KEY=VALUE,KEY=VALUE with numbers, true or false; found {text!r}") from e
 
-def _task_of(args: argparse.Namespace) -> Task: return load_task(args.task, root=args.root, download=args.download)
+def _task_of(args: argparse.Namespace, zoo: Zoo) -> Task:
+    "The task that was asked for, or else the one that the zoo's models were trained on."
+    from starscape.viz import task_of
+    return load_task(args.task, root=args.root, download=args.download) if args.task else task_of(zoo, root=args.root, download=args.download)
 
 def _existing(folder: str) -> Zoo:
     "A zoo that must be there already."
@@ -132,7 +135,7 @@ def _existing(folder: str) -> Zoo:
     return Zoo(folder)
 
 def _train(args: argparse.Namespace) -> None:
-    task, recipe = _task_of(args), Recipe(epochs=args.epochs, batch_size=args.batch_size, lr=args.lr)
+    task, recipe = load_task(args.task or "digits", root=args.root, download=args.download), Recipe(epochs=args.epochs, batch_size=args.batch_size, lr=args.lr)
     zoo = train_population(task, Network(args.network, **args.settings), recipe, args.zoo, n_sources=args.sources, n_heldout=args.heldout, seed=args.seed, device=args.device)
     train_star(task, zoo, dataclasses.replace(recipe, epochs=args.star_epochs or args.epochs), seed=args.seed, device=args.device)
     print(zoo.frame().round(4).to_string(index=False))
@@ -141,24 +144,30 @@ def _import(args: argparse.Namespace) -> None:
     names = Zoo(args.zoo).import_checkpoints(args.files, network=Network(args.network, **args.settings), role=args.role)
     print(f"{args.zoo}: {', '.join(names)}")
 
-def _curves(args: argparse.Namespace) -> pd.DataFrame:
-    zoo, task = _existing(args.zoo), _task_of(args)
+def _curves(args: argparse.Namespace) -> tuple[pd.DataFrame, Task]:
+    "What was measured, and on which task."
+    zoo = _existing(args.zoo)
     pairs = [p for kind in args.pairs for p in pairs_of(zoo, kind)]
     if not pairs: raise ZooError(f"{args.zoo} holds no pairs of {', '.join(args.pairs)}: it has {zoo!r}.")
-    return sweep(zoo, pairs, task, args.points, align=not args.raw, device=args.device)
+    task = _task_of(args, zoo)
+    return sweep(zoo, pairs, task, args.points, align=not args.raw, device=args.device), task
 
 def _barriers(args: argparse.Namespace) -> None:
-    found = barriers(_curves(args))
+    found = barriers(_curves(args)[0])
     if args.csv: write_atomically(Path(args.csv), found.to_csv(index=False).encode())
     print(summarise(found).round(4).to_string(index=False))
 
 def _explore(args: argparse.Namespace) -> None:
     from starscape.viz import write_report
-    curves = _curves(args)
-    write_report(curves, args.out, title=f"{Path(args.zoo).name}: lines between models", tables={"Barriers": summarise(barriers(curves)).round(4)}, settings=dict(zoo=str(args.zoo), task=args.task))
+    curves, task = _curves(args)
+    write_report(curves, args.out, title=f"{Path(args.zoo).name}: lines between models", tables={"Barriers": summarise(barriers(curves)).round(4)}, settings=dict(zoo=Path(args.zoo).name, task=repr(task)))
     print(f"{args.out}: open it in a browser")
 
 # %% ../nbs/08_cli.ipynb #852ac7a0
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    "Defaults are told where they tell something."
+    def _get_help_string(self, action): return super()._get_help_string(action) if action.default else action.help
+
 def parser() -> argparse.ArgumentParser:
     "The command's arguments."
     top = argparse.ArgumentParser(prog="starscape", description="Do the solutions that SGD finds form a star domain?")
@@ -166,10 +175,10 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, run, help, zoo=True, task=True):
-        c = commands.add_parser(name, help=help, description=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        c = commands.add_parser(name, help=help, description=help, formatter_class=_Formatter)
         if zoo: c.add_argument("zoo", help="folder of models")
         if task:
-            c.add_argument("--task", default="digits", help="dataset")
+            c.add_argument("--task", help="dataset; if not given, what the zoo's models were trained on, or digits")
             c.add_argument("--root", help="folder with the dataset's files")
             c.add_argument("--download", action="store_true", help="fetch them if they are absent")
         c.add_argument("--device", help="cpu, cuda, …; the best there is if not given")
@@ -182,7 +191,8 @@ def parser() -> argparse.ArgumentParser:
     for c in (trained := command("train", _train, "train source models, held-out models and a star"), brought := command("import", _import, "bring in checkpoints from elsewhere", task=False)):
         c.add_argument("--network", default="mlp", help="architecture")
         c.add_argument("--settings", type=_settings, default={}, help="of the architecture: width=64,depth=3")
-    for name, default in (("sources", 15), ("heldout", 5), ("epochs", 60), ("batch-size", 64), ("seed", 0)): trained.add_argument(f"--{name}", type=int, default=default, help=" ")
+    for name, default, what in (("sources", 15, "source models"), ("heldout", 5, "held-out models"), ("epochs", 60, "of each model"), ("batch-size", 64, "examples in a step"), ("seed", 0, "of everything that is drawn; 0 if not given")):
+        trained.add_argument(f"--{name}", type=int, default=default, help=what)
     trained.add_argument("--star-epochs", type=int, help="epochs of the star, if not the same")
     trained.add_argument("--lr", type=float, default=0.1, help="learning rate")
     brought.add_argument("files", nargs="+", help="checkpoints; a .txt file lists one path a line")

@@ -82,11 +82,11 @@ def _by_role(roles: Mapping[str, str]) -> dict[str, str]:
     "Stars first, then sources, held-outs and others; each by name."
     return dict(sorted(roles.items(), key=lambda item: (("star", "source", "heldout", "other").index(item[1]), item[0])))
 
-def task_of(zoo: Zoo) -> Task:
+def task_of(zoo: Zoo, root: str | Path | None = None, download: bool = False) -> Task:
     "The task that a zoo's models were trained on, as their files name it; a zoo that names none, or several, raises `SettingsError`."
     names = {str(zoo.metadata(n).get("task")) for n in zoo.names} - {"None"}
     if len(names) != 1: raise SettingsError(f"Say which task to measure on: task=…. The models of {zoo.path} name {', '.join(sorted(names)) or 'none'}.")
-    return load_task(names.pop())
+    return load_task(names.pop(), root=root, download=download)
 
 def cached_sweeps(
     zoo: Zoo,
