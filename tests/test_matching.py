@@ -14,7 +14,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torch.nn import functional as F
 
-from starscape import matching
+from starscape import assignment
+from starscape.ascent import Search
+from starscape.assignment import Layout, Plan, Scores, assign_all
 from starscape.data import SettingsError, StateError, UnknownName, load_task
 from starscape.matching import (
     Matcher,
@@ -27,6 +29,7 @@ from starscape.matching import (
     objective,
 )
 from starscape.networks import build_network
+from starscape.relaxation import Descent, one_hot, soft_state
 from starscape.symmetry import Factor, PermutationSymmetry
 
 torch.set_num_threads(1)
@@ -209,9 +212,9 @@ def test_two_families_in_one_block(seed):
 def test_values_in_layout_are_those_of_the_definition(name):
     "The search's own account of the objective, in its layouts, is the inner product of the permuted states."
     (model, _), symmetry, g = families()[name], symmetry_of(name), torch.Generator().manual_seed(3)
-    a, b, plan = noisy(model, 1), noisy(model, 2), matching._Plan(symmetry)
-    lay = lambda state: matching._Laid(plan, state, None, torch.float64)
-    scores = matching._Scores(plan, lay(a), lay(b))
+    a, b, plan = noisy(model, 1), noisy(model, 2), Plan(symmetry)
+    lay = lambda state: Layout(plan, state, None, torch.float64)
+    scores = Scores(plan, lay(a), lay(b))
     value = lambda p: scores.value(range(len(plan.units)), p)
     p, q = symmetry.random(g), symmetry.random(g)
     difference = objective(symmetry, a, b, p) - objective(symmetry, a, b, q)
@@ -220,10 +223,10 @@ def test_values_in_layout_are_those_of_the_definition(name):
 
 def test_kept_blocks_equal_fresh_ones():
     (model, _), symmetry, g = families()["resnet20"], symmetry_of("resnet20"), torch.Generator().manual_seed(3)
-    plan = matching._Plan(symmetry)
-    lay = lambda state: matching._Laid(plan, state, None, torch.float64)
+    plan = Plan(symmetry)
+    lay = lambda state: Layout(plan, state, None, torch.float64)
     a, b, p = lay(noisy(model, 1)), lay(noisy(model, 2)), symmetry.identity()
-    kept = matching._Scores(plan, a, b)
+    kept = Scores(plan, a, b)
     for swaps in (0, 1, 3, 100):  # none, few and many rows change
         p = {name: index.clone() for name, index in p.items()}
         for index in p.values():
@@ -231,7 +234,7 @@ def test_kept_blocks_equal_fresh_ones():
                 i, j = torch.randint(len(index), (2,), generator=g).tolist()
                 index[[i, j]] = index[[j, i]]
         for u in range(len(plan.units)):
-            for part, score in matching._Scores(plan, a, b).of(u, p).items():
+            for part, score in Scores(plan, a, b).of(u, p).items():
                 np.testing.assert_allclose(kept.of(u, p)[part], score, rtol=1e-9, atol=1e-9)
 
 
@@ -249,7 +252,7 @@ def test_assignment_agrees_with_scipy(n, seed, kind):
     found = assign(score)
     assert sorted(found) == list(range(n))
     assert score[rows, found].sum() == pytest.approx(score[rows, best].sum(), abs=1e-9)
-    stack = matching._assign_all(np.stack([score, score.T]))
+    stack = assign_all(np.stack([score, score.T]))
     assert score.T[rows, stack[1]].sum() == pytest.approx(score[rows, best].sum(), abs=1e-9)
     assert score[rows, stack[0]].sum() == pytest.approx(score[rows, best].sum(), abs=1e-9)
 
@@ -259,8 +262,8 @@ def test_same_results_without_lapx(monkeypatch):
     model, symmetry = families()["encoder"][0], symmetry_of("encoder")
     a, b = noisy(model, 0), noisy(model, 1)
     before = match_weights(symmetry, a, b)
-    monkeypatch.setattr(matching, "_solve", one)
-    monkeypatch.setattr(matching, "_solve_all", lambda costs: [one(cost) for cost in costs])
+    monkeypatch.setattr(assignment, "_solve", one)
+    monkeypatch.setattr(assignment, "_solve_all", lambda costs: [one(cost) for cost in costs])
     after = match_weights(symmetry, a, b)
     assert objective(symmetry, a, b, after) == pytest.approx(objective(symmetry, a, b, before), rel=1e-6)
 
@@ -310,7 +313,7 @@ def test_warm_start_stays_and_restarts_improve(resnets):
 @pytest.mark.parametrize("name", KINDS)
 def test_units_are_placed_by_the_largest_share_of_what_is_settled(name):
     "Each unit of the order has no rival with a larger share of its weights in common with the units before it."
-    plan = matching._Plan(symmetry_of(name))
+    plan = Plan(symmetry_of(name))
     for already in (set(), {0}):
         order, placed = plan.order(already), set(already)
         assert sorted([*already, *order]) == list(range(len(plan.units)))
@@ -360,10 +363,10 @@ def test_part_of_a_start_is_kept_in_mind_and_the_rest_is_placed(resnets):
 
 def test_value_from_kept_scores_is_the_objective(resnets):
     symmetry, _, (a, b, _) = resnets
-    plan, lay = matching._Plan(symmetry), lambda state: matching._Laid(matching._Plan(symmetry), state, None, torch.float64)
-    search = matching._Search(matching._Scores(plan, lay(a), lay(b)), frozenset(), 0, 100)
+    plan, lay = Plan(symmetry), lambda state: Layout(Plan(symmetry), state, None, torch.float64)
+    search = Search(Scores(plan, lay(a), lay(b)), frozenset(), 0, 100)
     p = search.best(symmetry.identity(), set(), 6)
-    constant = objective(symmetry, a, b, symmetry.identity()) - matching._Scores(plan, lay(a), lay(b)).value(range(len(plan.units)), symmetry.identity())
+    constant = objective(symmetry, a, b, symmetry.identity()) - Scores(plan, lay(a), lay(b)).value(range(len(plan.units)), symmetry.identity())
     assert search.value(p) + constant == pytest.approx(objective(symmetry, a, b, p), rel=1e-9)
 
 
@@ -478,7 +481,7 @@ def test_descent_is_never_worse_than_its_start(resnets, estimator, aim):
     start = match_weights(symmetry, a, b)
     found = match_differentiable(symmetry, a, b, objective=aim, estimator=estimator, steps=30, **data)
     assert equal(model.state_dict(), before) and not model.training
-    judge = matching._Descent(matching._Plan(symmetry), a, b, aim, *([data[k] for k in data] or [None] * 3), 64).judge
+    judge = Descent(Plan(symmetry), a, b, aim, *([data[k] for k in data] or [None] * 3), 64).judge
     assert judge(found) <= judge(start) + 1e-9
     again = match_differentiable(symmetry, a, b, objective=aim, estimator=estimator, steps=30, **data)
     assert equal(found, again)
@@ -497,8 +500,8 @@ def test_descent_recovers_a_planted_permutation_from_afar():
 @pytest.mark.parametrize("name", KINDS)
 def test_soft_application_at_vertices_is_the_permutation(name):
     symmetry, state = symmetry_of(name), noisy(families()[name][0], 0)
-    plan, p = matching._Plan(symmetry), symmetry.random(torch.Generator().manual_seed(5))
-    soft = matching._soft_state(plan, state, {g: matching._one_hot(i) for g, i in p.items()})
+    plan, p = Plan(symmetry), symmetry.random(torch.Generator().manual_seed(5))
+    soft = soft_state(plan, state, {g: one_hot(i) for g, i in p.items()})
     hard = symmetry.apply(p, state)
     assert soft and all(torch.allclose(soft[key], hard[key], atol=1e-6) for key in soft)
 
