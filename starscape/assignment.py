@@ -234,9 +234,9 @@ _PIECE = 1 << 21  # numbers of a block that are gathered at a time
 
 def _take(x: Tensor, rows: Tensor) -> Tensor:
     "Some rows of `[other, fixed, own]`, copied in the order that memory has them in."
-    order = sorted(range(3), key=x.stride, reverse=True)
-    if order == [0, 1, 2]:
+    if x.is_contiguous():
         return x.index_select(0, rows.to(x.device))
+    order = sorted(range(3), key=x.stride, reverse=True)
     taken = x.permute(order).index_select(order.index(0), rows.to(x.device))
     return taken.permute([order.index(d) for d in range(3)])
 
@@ -254,12 +254,11 @@ def _pieces(a: Tensor, b: Tensor, rows: Tensor | None = None) -> Iterator[tuple[
         yield from ((x, _take(b, r)) for x, r in zip(a.chunk(n), rows.chunk(n), strict=True))
 
 
-def _product(a: Tensor, b: Tensor, rows: Tensor | None = None) -> Tensor:
-    "The score of every pair of units in one block."
-    n, score = a.shape[-1], None
+def _add_product(score: Tensor, a: Tensor, b: Tensor, rows: Tensor | None = None) -> Tensor:
+    "Add what every pair of units is worth in one block to their scores, which are returned."
+    n = a.shape[-1]
     for x, y in _pieces(a, b, rows):
-        x, y = x.reshape(-1, n).T, y.reshape(-1, n)
-        score = x @ y if score is None else score.addmm_(x, y)
+        score.addmm_(x.reshape(-1, n).T, y.reshape(-1, n))
     return score
 
 
@@ -274,14 +273,14 @@ def _inner(a: Tensor, b: Tensor, own: Tensor, rows: Tensor | None = None) -> flo
 class Layout:
     """The blocks of one model as `[other, fixed, own]`, for each unit that acts on them.
 
-    Views of the model; or copies in which each row lies in one piece, which take up to twice the model's memory and
-    are worth it for a model that is matched more than once.
+    Views of the model, where they are large; or copies in which each row lies in one piece, which take up to twice the
+    model's memory and are worth it for a model that is matched more than once.
     """
 
     def __init__(self, plan: Plan, state: Mapping[str, Tensor], device, dtype, copy: bool = False):
         state = {name: state[name].detach().to(device=device, dtype=dtype) for name in plan.names}
         views = [block.view(state) for block in plan.blocks]
-        lay = (lambda x: x.contiguous()) if copy else (lambda x: x)
+        lay = lambda x: x.contiguous() if copy or x.numel() < 1 << 16 else x
         self.uses = [[lay(use.layout(views[use.block])) for use in unit.uses] for unit in plan.units]
         self.vectors = []
         for unit in plan.units:
@@ -303,57 +302,63 @@ class Scores:
     def __init__(self, plan: Plan, a: Layout, b: Layout):
         self.plan, self.a, self.b = plan, a, b
         self.kept, self.constant = {}, {}  # by unit and block, with the rows' order; by unit and part
+        self.room = {}  # large matrices, used again and again: the allocator would leave holes between new ones
 
-    def _block(self, u: int, i: int, permutation: Mapping[str, Tensor]) -> Tensor:
-        "The score of every pair of units in one block; rows whose permutation changed are updated."
+    def _empty(self, part: int, like: Tensor) -> Tensor:
+        "A matrix of zeros for the scores of one part."
+        n = like.shape[-1]
+        if n * n < _PIECE:
+            return like.new_zeros(n, n)
+        if (part, n) not in self.room:
+            self.room[part, n] = like.new_empty(n, n)
+        return self.room[part, n].zero_()
+
+    def _add_block(self, total: Tensor, u: int, i: int, permutation: Mapping[str, Tensor]) -> None:
+        "Add the scores in one block; of a kept product, rows whose permutation changed are updated."
         a, b, now = self.a.uses[u][i], self.b.uses[u][i], self.plan.rows(self.plan.units[u].uses[i], permutation)
-        n, old = a.shape[-1], self.kept.get((u, i))
+        n = a.shape[-1]
         if a.numel() * n < 1 << 20:  # sooner done than looked up
-            return a.reshape(-1, n).T @ _take(b, now).reshape(-1, n)
-        if old is not None:
-            score, before = old
-            changed = (now != before).nonzero()[:, 0]
-            if len(changed) < 0.75 * len(now):
-                self.kept[u, i] = score, now
-                for rows in changed.split(max(1, _PIECE // a[0].numel())):
-                    step = (_take(b, now[rows]) - _take(b, before[rows])).reshape(-1, n)
-                    score.addmm_(_take(a, rows).reshape(-1, n).T, step)
-                return score
-        score = _product(a, b, now)
-        if 2 * n <= a.shape[0] * a.shape[1]:  # keep what is small beside the block itself
-            self.kept[u, i] = score, now
-        return score
+            total.addmm_(a.reshape(-1, n).T, _take(b, now).reshape(-1, n))
+            return
+        if 2 * n > a.shape[0] * a.shape[1]:  # not small beside the block itself
+            _add_product(total, a, b, now)
+            return
+        score, before = self.kept.get((u, i), (None, None))
+        changed = None if score is None else (now != before).nonzero()[:, 0]
+        if changed is None or len(changed) >= 0.75 * len(now):
+            score = _add_product(a.new_zeros(n, n) if score is None else score.zero_(), a, b, now)
+        else:
+            for rows in changed.split(max(1, _PIECE // a[0].numel())):
+                step = (_take(b, now[rows]) - _take(b, before[rows])).reshape(-1, n)
+                score.addmm_(_take(a, rows).reshape(-1, n).T, step)
+        self.kept[u, i] = score, now
+        total += score
 
     def _constant(self, u: int, part: int) -> Tensor:
-        "The score of every pair of units in what they share with no other unit."
+        "The scores in what the unit shares with no other, to be added to."
         score = self.constant.get((u, part))
-        if score is None:
-            pairs = list(zip(self.a.vectors[u][part], self.b.vectors[u][part], strict=True))
-            score = sum(_product(x, y) for x, y in pairs)
-            if len(score) <= max(256, sum(len(x) for x, _ in pairs) / 2):
-                self.constant[u, part] = score
+        if score is not None:
+            return score.clone()
+        pairs = list(zip(self.a.vectors[u][part], self.b.vectors[u][part], strict=True))
+        score = self._empty(part, pairs[0][0])
+        for x, y in pairs:
+            _add_product(score, x, y)
+        if len(score) <= max(256, sum(len(x) for x, _ in pairs) / 2):
+            self.constant[u, part] = score.clone()
         return score
 
-    def _terms(self, u: int, permutation: Mapping[str, Tensor], placed: set[int] | None) -> Iterator[tuple[int, Tensor, bool]]:
-        "The part that is scored, its score in one block, and whether that is kept."
-        for i, use in enumerate(self.plan.units[u].uses):
-            if not isinstance(use.part, tuple) and (placed is None or use.meets <= placed):
-                score = self._block(u, i, permutation)
-                yield use.part, score, (u, i) in self.kept
-        for part in self.a.vectors[u]:
-            score = self._constant(u, part)
-            yield part, score, (u, part) in self.constant
-
     def of(self, u: int, permutation: Mapping[str, Tensor], placed: set[int] | None = None) -> dict[int, np.ndarray]:
-        "The score matrix of each part of unit `u`; by what it has in common with the units of `placed`, if those are given."
-        scores, own = {}, set()
-        for part, score, kept in self._terms(u, permutation, placed):
-            if part in own:
-                scores[part] += score
+        """The score matrix of each part of unit `u`; by what it has in common with the units of `placed`, if those are given.
+
+        Good until the next call.
+        """
+        scores = {part: self._constant(u, part) for part in self.a.vectors[u]}
+        for i, use in enumerate(self.plan.units[u].uses):
+            if isinstance(use.part, tuple) or (placed is not None and not use.meets <= placed):
                 continue
-            scores[part] = scores[part] + score if part in scores else score
-            if scores[part] is not score or not kept:
-                own.add(part)
+            if use.part not in scores:
+                scores[use.part] = self._empty(use.part, self.a.uses[u][i])
+            self._add_block(scores[use.part], u, i, permutation)
         scores = {part: score.cpu().numpy() for part, score in scores.items()}
         if not all(math.isfinite(score.max()) and math.isfinite(score.min()) for score in scores.values()):
             raise StateError(f"The weights around group {self.plan.units[u].groups[0]!r} are so large that their products overflow.")
