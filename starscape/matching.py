@@ -44,7 +44,7 @@ class Matcher:
         *,
         device: str | torch.device | None = None,  # where score matrices are computed; `None`: where each state is
         fixed: Iterable[str] = (),  # groups that keep the permutation they start from
-        keep: bool = True,  # keep every state laid out, up to twice its size; `False`: lay it out at each match
+        keep: bool = True,  # keep copies of every state, laid out, up to twice its size; `False`: work on the states as they are
     ):
         self.symmetry, self.plan, self.fixed = symmetry, Plan.of(symmetry), frozenset(fixed)
         for group in self.fixed:
@@ -390,9 +390,10 @@ def match_cycle_consistent(
     r"""For each state the permutation to a universe that all share.
 
     Maximises $\sum_{p<q} \langle P_p(\theta_p), P_q(\theta_q) \rangle$ over doubly stochastic matrices by Frank–Wolfe
-    with exact line search, restarts side by side where `joblib.parallel_config` chose a backend (the objective is a polynomial along a line), rounds to permutations, and ends with
+    with exact line search (the objective is a polynomial along a line), rounds to permutations, and ends with
     coordinate ascent of one model against the mean of the others: Crisostomi, Fumero, Baieri, Bernard and Rodolà,
-    "C2M3: Cycle-Consistent Multi-Model Merging" (NeurIPS 2024, arXiv 2405.17897).
+    "C2M3: Cycle-Consistent Multi-Model Merging" (NeurIPS 2024, arXiv 2405.17897). Restarts run side by side where
+    `joblib.parallel_config` chose a backend.
     """
     if len(states) < 2:
         raise SettingsError(f"Cycle-consistent matching takes at least two states, found {len(states)}.")

@@ -1,6 +1,7 @@
 """Matching: planted permutations, brute force, SciPy, monotone objectives, determinism, degenerate input."""
 
 import functools
+import inspect
 import itertools
 import math
 
@@ -162,6 +163,54 @@ def test_restarts_reach_the_brute_force_optimum(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_universe_reaches_the_brute_force_optimum(seed):
+    "Three models, one group: the best of all the pairs of permutations that bring the others to the first."
+    torch.manual_seed(seed)
+    make = lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    symmetry, states = PermutationSymmetry.of(make(), torch.randn(2, 3)), [make().state_dict() for _ in range(3)]
+    (group,) = symmetry.groups
+    def total(maps):
+        moved = [symmetry.apply(p, state) for p, state in zip(maps, states, strict=True)]
+        return sum(objective(symmetry, x, y, symmetry.identity()) for x, y in itertools.combinations(moved, 2))
+    every = [{group: torch.tensor(p)} for p in itertools.permutations(range(4))]
+    best = max(total([every[0], p, q]) for p in every for q in every)
+    once, often = (total(match_cycle_consistent(symmetry, states, n_restarts=n)) for n in (1, 20))
+    assert once <= often + 1e-6 and often == pytest.approx(best, rel=1e-6)
+
+
+@pytest.mark.parametrize("form", ["correlation", "covariance"])
+def test_activations_are_matched_as_scipy_matches_what_a_hook_sees(resnets, form):
+    task, model = load_task("digits"), build_network("mlp", width=24, depth=2, input_shape=(1, 8, 8), num_classes=10)
+    symmetry, states = PermutationSymmetry.of(model, task.train_x[:2]), [noisy(model, seed) for seed in range(2)]
+    found = match_activations(symmetry, *states, model=model, inputs=task.train_x, form=form)
+    for layer in ("linear2", "linear"):  # what enters a layer is the group of the layer before it
+        seen = []
+        hook = getattr(model, layer).register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0].detach().double().numpy()))
+        for state in states:
+            torch.func.functional_call(model, state, (task.train_x,))
+        hook.remove()
+        a, b = (x - x.mean(0) for x in seen)
+        if form == "correlation":
+            a, b = (x / np.linalg.norm(x, axis=0).clip(1e-12) for x in (a, b))
+        (group,) = symmetry.axes[f"{layer}.weight"][1][0][0].groups
+        rows, best = linear_sum_assignment(a.T @ b, maximize=True)
+        assert (a.T @ b)[rows, found[group]].sum() == pytest.approx((a.T @ b)[rows, best].sum(), rel=1e-5)
+    again = match_activations(symmetry, *states, model=model, inputs=task.train_x, form=form)
+    assert equal(found, again)
+
+
+@pytest.mark.parametrize("match", [match_weights, match_activations, match_differentiable, match_many, match_cycle_consistent])
+def test_one_signature_one_result_and_a_paper(match):
+    parameters = inspect.signature(match).parameters
+    models = {match_many: ["reference_state", "states"], match_cycle_consistent: ["states"]}.get(match, ["reference_state", "state"])
+    assert [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD] == ["symmetry", *models]
+    defaults = {name: parameters[name].default for name in ("seed", "init", "n_restarts", "fixed")}
+    assert defaults == dict(seed=0, init=None, n_restarts=1, fixed=())
+    assert "arXiv" in match.__doc__ or "`match_weights`" in match.__doc__
+    assert ("list[" in str(inspect.signature(match).return_annotation)) == ("states" in models)
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_heads_and_their_insides_are_settled_optimally(seed):
     "One unit with nothing around it: the nested assignment is the optimum over the whole wreath product."
     g = torch.Generator().manual_seed(seed)
@@ -236,6 +285,33 @@ def test_kept_blocks_equal_fresh_ones():
         for u in range(len(plan.units)):
             for part, score in Scores(plan, a, b).of(u, p).items():
                 np.testing.assert_allclose(kept.of(u, p)[part], score, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_work_done_piece_by_piece_comes_to_the_same(name, monkeypatch):
+    "With pieces of 64 numbers every block is cut, and every score matrix of eight units or more is in memory used before."
+    symmetry, g = symmetry_of(name), torch.Generator().manual_seed(3)
+    a, b = ({k: x.double() for k, x in noisy(families()[name][0], seed).items()} for seed in (1, 2))
+    plan, p = Plan.of(symmetry), symmetry.random(g)
+    lay = lambda state, copy=False: Layout(plan, state, None, torch.float64, copy)
+    everything = lambda scores: ([scores.of(u, p) for u in range(len(plan.units))], scores.value(range(len(plan.units)), p))
+    whole, found = everything(Scores(plan, lay(a), lay(b))), match_weights(symmetry, a, b, n_restarts=3)
+    monkeypatch.setattr(assignment, "_PIECE", 64)
+    for copy in (False, True):
+        scores = Scores(plan, lay(a, copy), lay(b, copy))
+        for u in range(len(plan.units)):
+            for part, score in scores.of(u, p).items():
+                np.testing.assert_allclose(score, whole[0][u][part], rtol=1e-9, atol=1e-9)
+        assert scores.room and scores.value(range(len(plan.units)), p) == pytest.approx(whole[1], rel=1e-9)
+    assert equal(match_weights(symmetry, a, b, n_restarts=3), found)
+
+
+def test_large_blocks_are_seen_in_the_memory_of_the_model():
+    model = build_network("resnet18", width=32, input_shape=(3, 16, 16), num_classes=10)
+    plan, state = Plan.of(PermutationSymmetry.of(model, torch.randn(2, 3, 16, 16))), model.state_dict()
+    layout, owners = Layout(plan, state, None, torch.float32), {x.untyped_storage().data_ptr() for x in state.values()}
+    blocks = [x for uses in layout.uses for x in uses if x.numel() >= 1 << 16]
+    assert len(blocks) >= 16 and all(x.untyped_storage().data_ptr() in owners for x in blocks)
 
 
 @settings(deadline=None)
@@ -485,6 +561,8 @@ def test_descent_is_never_worse_than_its_start(resnets, estimator, aim):
     assert judge(found) <= judge(start) + 1e-9
     again = match_differentiable(symmetry, a, b, objective=aim, estimator=estimator, steps=30, **data)
     assert equal(found, again)
+    best = match_differentiable(symmetry, a, b, objective=aim, estimator=estimator, steps=30, n_restarts=2, **data)
+    assert judge(best) <= judge(found) + 1e-9
 
 
 def test_descent_recovers_a_planted_permutation_from_afar():
