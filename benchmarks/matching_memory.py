@@ -2,8 +2,8 @@
 
 `python benchmarks/matching_memory.py` runs each case in a process of its own and writes benchmarks/matching_memory.json:
 bytes of both models, the growth of the process's peak over what it held with both models in memory, and
-(models + growth) / models. The transformer is `layers` pre-norm blocks of width d with a 4 d feed-forward; the plan for
-one of a billion parameters follows from the same layout, whose terms all scale as d².
+(models + growth) / models. The transformer is `layers` pre-norm blocks of width d with a 4 d feed-forward, the shape for
+which nbs/tutorials/costs.ipynb counts what matching a billion parameters needs.
 """
 
 import json
@@ -24,6 +24,7 @@ CASES = {
     "resnet18 width 64": lambda: (build_network("resnet18", width=64, input_shape=(3, 32, 32)), torch.randn(2, 3, 32, 32)),
     "resnet18 width 256": lambda: (build_network("resnet18", width=256, input_shape=(3, 32, 32)), torch.randn(2, 3, 32, 32)),
     "transformer d 512, 8 layers": lambda: (transformer(512, 8), torch.randn(2, 4, 16)),
+    "transformer d 1024, 12 layers": lambda: (transformer(1024, 12), torch.randn(2, 4, 16)),
 }
 
 

@@ -81,6 +81,10 @@ def main():
                                   input_shape=task.input_shape, num_classes=task.num_classes)
             rows += compare(task, network, settings, epochs, lr, model, args.folder)
     environment = dict(python=platform.python_version(), torch=torch.__version__, threads=torch.get_num_threads())
+    if Path(args.out).exists():  # rows of other tasks and networks stay
+        measured = {(row["task"], row["network"]) for row in rows}
+        earlier = json.loads(Path(args.out).read_text())["rows"]
+        rows = sorted([row for row in earlier if (row["task"], row["network"]) not in measured] + rows, key=lambda row: (row["task"], row["network"]))
     Path(args.out).write_text(json.dumps(dict(environment=environment, rows=rows), indent=1) + "\n")
 
 

@@ -7,14 +7,17 @@
 Models are those of matching_models.py, kept in FOLDER. Each round matches model 1 to model 0 once with every package, with
 the round's seed, in turns; the objective is the inner product of the two models' parameters after matching, measured
 on the permuted states themselves. `port` (git-re-basin-pytorch) is given starscape's groups, since its own
-specifications lack BatchNorm. Then 50 sources, which are the trained models under random permutations, are matched
-to one reference. What is not installed is left out. Writes benchmarks/matching_peers.json.
+specifications lack BatchNorm. Then sources, which are the trained models under random permutations, are matched to one
+reference: 16 of them with one thread and with two, and 50 with one. Seconds by the clock say nothing where others use
+the machine, so the load before each run stands beside them. What is not installed is left out; `--rounds 0` keeps the
+pairs measured before. Writes benchmarks/matching_peers.json.
 """
 
 import argparse
 import contextlib
 import io
 import json
+import os
 import platform
 import statistics
 import sys
@@ -110,33 +113,40 @@ def main():
             seconds[name].append(time.process_time() - start)
             values[name].append(inner_product(symmetry, a, matched))
             print(f"round {seed} {name:22} {seconds[name][-1]:7.2f} CPU s  objective {values[name][-1]:.1f}", flush=True)
-    ours = seconds["starscape"]
-    rows = [
-        dict(package=name, cpu_seconds=round(statistics.mean(seconds[name]), 3),
-             cpu_seconds_all=[round(s, 3) for s in seconds[name]],
-             times_starscape=round(statistics.median(s / o for s, o in zip(seconds[name], ours, strict=True)), 2),
-             mean_objective=round(statistics.mean(values[name]), 2), best_objective=round(max(values[name]), 2))
-        for name in peers
-    ]
-    work = Matcher(symmetry, [b])._work()
-    result = dict(pair=rows, symmetry_cpu_s=round(derived, 2), floor=floor(work, statistics.mean(ours)))
+    out = Path(__file__).with_suffix(".json")
+    if args.rounds:
+        result = dict(pair=compared(seconds, values), symmetry_cpu_s=round(derived, 2),
+                      floor=floor(Matcher(symmetry, [b])._work(), statistics.mean(seconds["starscape"])))
+    else:
+        result = {key: value for key, value in json.loads(out.read_text()).items() if key in ("pair", "symmetry_cpu_s", "floor")}
     result["many"] = many(symmetry, a, others, args.sources)
     environment = dict(python=platform.python_version(), torch=torch.__version__, machine=platform.machine(), threads=1)
-    out = Path(__file__).with_suffix(".json")
     out.write_text(json.dumps(dict(environment=environment, **result), indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 
+def compared(seconds, values):
+    "One row for each package."
+    ours = seconds["starscape"]
+    return [
+        dict(package=name, cpu_seconds=round(statistics.mean(seconds[name]), 3),
+             cpu_seconds_all=[round(s, 3) for s in seconds[name]],
+             times_starscape=round(statistics.median(s / o for s, o in zip(seconds[name], ours, strict=True)), 2),
+             mean_objective=round(statistics.mean(values[name]), 2), best_objective=round(max(values[name]), 2))
+        for name in seconds
+    ]
+
+
 def many(symmetry, reference, models, count):
-    "CPU and wall seconds of `match_many`, by number of threads; and of a second match from where the first ended."
+    "CPU and wall seconds of `match_many` with one thread and two, in turns; and of a second match from where the first ended."
     generator = torch.Generator().manual_seed(0)
     sources = [symmetry.apply(symmetry.random(generator), models[i % len(models)]) for i in range(count)]
     rows = []
-    for jobs in (1, 2):
-        wall, cpu = time.perf_counter(), time.process_time()
-        match_many(symmetry, reference, sources, n_jobs=jobs)
-        rows.append(dict(sources=count, threads=jobs, cpu_seconds=round(time.process_time() - cpu, 2),
-                         wall_seconds=round(time.perf_counter() - wall, 2)))
+    for n, jobs in ((16, 1), (16, 2), (16, 1), (16, 2), (count, 1)):
+        load, wall, cpu = os.getloadavg()[0], time.perf_counter(), time.process_time()
+        match_many(symmetry, reference, sources[:n], n_jobs=jobs)
+        rows.append(dict(sources=min(n, count), threads=jobs, cpu_seconds=round(time.process_time() - cpu, 2),
+                         wall_seconds=round(time.perf_counter() - wall, 2), load=round(load, 1)))
         print(rows[-1], flush=True)
     matcher = Matcher(symmetry, sources[:10])
     first = matcher.match(reference, n_jobs=1)

@@ -1,6 +1,7 @@
 """Matching: planted permutations, brute force, SciPy, monotone objectives, determinism, degenerate input."""
 
 import functools
+import inspect
 import itertools
 import math
 
@@ -14,7 +15,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torch.nn import functional as F
 
-from starscape import matching
+from starscape import assignment
+from starscape.ascent import Search
+from starscape.assignment import Layout, Plan, Scores, assign_all
 from starscape.data import SettingsError, StateError, UnknownName, load_task
 from starscape.matching import (
     Matcher,
@@ -27,6 +30,7 @@ from starscape.matching import (
     objective,
 )
 from starscape.networks import build_network
+from starscape.relaxation import Descent, one_hot, soft_state
 from starscape.symmetry import Factor, PermutationSymmetry
 
 torch.set_num_threads(1)
@@ -159,6 +163,54 @@ def test_restarts_reach_the_brute_force_optimum(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_universe_reaches_the_brute_force_optimum(seed):
+    "Three models, one group: the best of all the pairs of permutations that bring the others to the first."
+    torch.manual_seed(seed)
+    make = lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    symmetry, states = PermutationSymmetry.of(make(), torch.randn(2, 3)), [make().state_dict() for _ in range(3)]
+    (group,) = symmetry.groups
+    def total(maps):
+        moved = [symmetry.apply(p, state) for p, state in zip(maps, states, strict=True)]
+        return sum(objective(symmetry, x, y, symmetry.identity()) for x, y in itertools.combinations(moved, 2))
+    every = [{group: torch.tensor(p)} for p in itertools.permutations(range(4))]
+    best = max(total([every[0], p, q]) for p in every for q in every)
+    once, often = (total(match_cycle_consistent(symmetry, states, n_restarts=n)) for n in (1, 20))
+    assert once <= often + 1e-6 and often == pytest.approx(best, rel=1e-6)
+
+
+@pytest.mark.parametrize("form", ["correlation", "covariance"])
+def test_activations_are_matched_as_scipy_matches_what_a_hook_sees(resnets, form):
+    task, model = load_task("digits"), build_network("mlp", width=24, depth=2, input_shape=(1, 8, 8), num_classes=10)
+    symmetry, states = PermutationSymmetry.of(model, task.train_x[:2]), [noisy(model, seed) for seed in range(2)]
+    found = match_activations(symmetry, *states, model=model, inputs=task.train_x, form=form)
+    for layer in ("linear2", "linear"):  # what enters a layer is the group of the layer before it
+        seen = []
+        hook = getattr(model, layer).register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0].detach().double().numpy()))
+        for state in states:
+            torch.func.functional_call(model, state, (task.train_x,))
+        hook.remove()
+        a, b = (x - x.mean(0) for x in seen)
+        if form == "correlation":
+            a, b = (x / np.linalg.norm(x, axis=0).clip(1e-12) for x in (a, b))
+        (group,) = symmetry.axes[f"{layer}.weight"][1][0][0].groups
+        rows, best = linear_sum_assignment(a.T @ b, maximize=True)
+        assert (a.T @ b)[rows, found[group]].sum() == pytest.approx((a.T @ b)[rows, best].sum(), rel=1e-5)
+    again = match_activations(symmetry, *states, model=model, inputs=task.train_x, form=form)
+    assert equal(found, again)
+
+
+@pytest.mark.parametrize("match", [match_weights, match_activations, match_differentiable, match_many, match_cycle_consistent])
+def test_one_signature_one_result_and_a_paper(match):
+    parameters = inspect.signature(match).parameters
+    models = {match_many: ["reference_state", "states"], match_cycle_consistent: ["states"]}.get(match, ["reference_state", "state"])
+    assert [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD] == ["symmetry", *models]
+    defaults = {name: parameters[name].default for name in ("seed", "init", "n_restarts", "fixed")}
+    assert defaults == dict(seed=0, init=None, n_restarts=1, fixed=())
+    assert "arXiv" in match.__doc__ or "`match_weights`" in match.__doc__
+    assert ("list[" in str(inspect.signature(match).return_annotation)) == ("states" in models)
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_heads_and_their_insides_are_settled_optimally(seed):
     "One unit with nothing around it: the nested assignment is the optimum over the whole wreath product."
     g = torch.Generator().manual_seed(seed)
@@ -209,9 +261,9 @@ def test_two_families_in_one_block(seed):
 def test_values_in_layout_are_those_of_the_definition(name):
     "The search's own account of the objective, in its layouts, is the inner product of the permuted states."
     (model, _), symmetry, g = families()[name], symmetry_of(name), torch.Generator().manual_seed(3)
-    a, b, plan = noisy(model, 1), noisy(model, 2), matching._Plan(symmetry)
-    lay = lambda state: matching._Laid(plan, state, None, torch.float64)
-    scores = matching._Scores(plan, lay(a), lay(b))
+    a, b, plan = noisy(model, 1), noisy(model, 2), Plan(symmetry)
+    lay = lambda state: Layout(plan, state, None, torch.float64)
+    scores = Scores(plan, lay(a), lay(b))
     value = lambda p: scores.value(range(len(plan.units)), p)
     p, q = symmetry.random(g), symmetry.random(g)
     difference = objective(symmetry, a, b, p) - objective(symmetry, a, b, q)
@@ -220,10 +272,10 @@ def test_values_in_layout_are_those_of_the_definition(name):
 
 def test_kept_blocks_equal_fresh_ones():
     (model, _), symmetry, g = families()["resnet20"], symmetry_of("resnet20"), torch.Generator().manual_seed(3)
-    plan = matching._Plan(symmetry)
-    lay = lambda state: matching._Laid(plan, state, None, torch.float64)
+    plan = Plan(symmetry)
+    lay = lambda state: Layout(plan, state, None, torch.float64)
     a, b, p = lay(noisy(model, 1)), lay(noisy(model, 2)), symmetry.identity()
-    kept = matching._Scores(plan, a, b)
+    kept = Scores(plan, a, b)
     for swaps in (0, 1, 3, 100):  # none, few and many rows change
         p = {name: index.clone() for name, index in p.items()}
         for index in p.values():
@@ -231,8 +283,35 @@ def test_kept_blocks_equal_fresh_ones():
                 i, j = torch.randint(len(index), (2,), generator=g).tolist()
                 index[[i, j]] = index[[j, i]]
         for u in range(len(plan.units)):
-            for part, score in matching._Scores(plan, a, b).of(u, p).items():
+            for part, score in Scores(plan, a, b).of(u, p).items():
                 np.testing.assert_allclose(kept.of(u, p)[part], score, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_work_done_piece_by_piece_comes_to_the_same(name, monkeypatch):
+    "With pieces of 64 numbers every block is cut, and every score matrix of eight units or more is in memory used before."
+    symmetry, g = symmetry_of(name), torch.Generator().manual_seed(3)
+    a, b = ({k: x.double() for k, x in noisy(families()[name][0], seed).items()} for seed in (1, 2))
+    plan, p = Plan.of(symmetry), symmetry.random(g)
+    lay = lambda state, copy=False: Layout(plan, state, None, torch.float64, copy)
+    everything = lambda scores: ([scores.of(u, p) for u in range(len(plan.units))], scores.value(range(len(plan.units)), p))
+    whole, found = everything(Scores(plan, lay(a), lay(b))), match_weights(symmetry, a, b, n_restarts=3)
+    monkeypatch.setattr(assignment, "_PIECE", 64)
+    for copy in (False, True):
+        scores = Scores(plan, lay(a, copy), lay(b, copy))
+        for u in range(len(plan.units)):
+            for part, score in scores.of(u, p).items():
+                np.testing.assert_allclose(score, whole[0][u][part], rtol=1e-9, atol=1e-9)
+        assert scores.room and scores.value(range(len(plan.units)), p) == pytest.approx(whole[1], rel=1e-9)
+    assert equal(match_weights(symmetry, a, b, n_restarts=3), found)
+
+
+def test_large_blocks_are_seen_in_the_memory_of_the_model():
+    model = build_network("resnet18", width=32, input_shape=(3, 16, 16), num_classes=10)
+    plan, state = Plan.of(PermutationSymmetry.of(model, torch.randn(2, 3, 16, 16))), model.state_dict()
+    layout, owners = Layout(plan, state, None, torch.float32), {x.untyped_storage().data_ptr() for x in state.values()}
+    blocks = [x for uses in layout.uses for x in uses if x.numel() >= 1 << 16]
+    assert len(blocks) >= 16 and all(x.untyped_storage().data_ptr() in owners for x in blocks)
 
 
 @settings(deadline=None)
@@ -249,7 +328,7 @@ def test_assignment_agrees_with_scipy(n, seed, kind):
     found = assign(score)
     assert sorted(found) == list(range(n))
     assert score[rows, found].sum() == pytest.approx(score[rows, best].sum(), abs=1e-9)
-    stack = matching._assign_all(np.stack([score, score.T]))
+    stack = assign_all(np.stack([score, score.T]))
     assert score.T[rows, stack[1]].sum() == pytest.approx(score[rows, best].sum(), abs=1e-9)
     assert score[rows, stack[0]].sum() == pytest.approx(score[rows, best].sum(), abs=1e-9)
 
@@ -259,8 +338,8 @@ def test_same_results_without_lapx(monkeypatch):
     model, symmetry = families()["encoder"][0], symmetry_of("encoder")
     a, b = noisy(model, 0), noisy(model, 1)
     before = match_weights(symmetry, a, b)
-    monkeypatch.setattr(matching, "_solve", one)
-    monkeypatch.setattr(matching, "_solve_all", lambda costs: [one(cost) for cost in costs])
+    monkeypatch.setattr(assignment, "_solve", one)
+    monkeypatch.setattr(assignment, "_solve_all", lambda costs: [one(cost) for cost in costs])
     after = match_weights(symmetry, a, b)
     assert objective(symmetry, a, b, after) == pytest.approx(objective(symmetry, a, b, before), rel=1e-6)
 
@@ -310,7 +389,7 @@ def test_warm_start_stays_and_restarts_improve(resnets):
 @pytest.mark.parametrize("name", KINDS)
 def test_units_are_placed_by_the_largest_share_of_what_is_settled(name):
     "Each unit of the order has no rival with a larger share of its weights in common with the units before it."
-    plan = matching._Plan(symmetry_of(name))
+    plan = Plan(symmetry_of(name))
     for already in (set(), {0}):
         order, placed = plan.order(already), set(already)
         assert sorted([*already, *order]) == list(range(len(plan.units)))
@@ -360,10 +439,10 @@ def test_part_of_a_start_is_kept_in_mind_and_the_rest_is_placed(resnets):
 
 def test_value_from_kept_scores_is_the_objective(resnets):
     symmetry, _, (a, b, _) = resnets
-    plan, lay = matching._Plan(symmetry), lambda state: matching._Laid(matching._Plan(symmetry), state, None, torch.float64)
-    search = matching._Search(matching._Scores(plan, lay(a), lay(b)), frozenset(), 0, 100)
+    plan, lay = Plan(symmetry), lambda state: Layout(Plan(symmetry), state, None, torch.float64)
+    search = Search(Scores(plan, lay(a), lay(b)), frozenset(), 0, 100)
     p = search.best(symmetry.identity(), set(), 6)
-    constant = objective(symmetry, a, b, symmetry.identity()) - matching._Scores(plan, lay(a), lay(b)).value(range(len(plan.units)), symmetry.identity())
+    constant = objective(symmetry, a, b, symmetry.identity()) - Scores(plan, lay(a), lay(b)).value(range(len(plan.units)), symmetry.identity())
     assert search.value(p) + constant == pytest.approx(objective(symmetry, a, b, p), rel=1e-9)
 
 
@@ -478,10 +557,12 @@ def test_descent_is_never_worse_than_its_start(resnets, estimator, aim):
     start = match_weights(symmetry, a, b)
     found = match_differentiable(symmetry, a, b, objective=aim, estimator=estimator, steps=30, **data)
     assert equal(model.state_dict(), before) and not model.training
-    judge = matching._Descent(matching._Plan(symmetry), a, b, aim, *([data[k] for k in data] or [None] * 3), 64).judge
+    judge = Descent(Plan(symmetry), a, b, aim, *([data[k] for k in data] or [None] * 3), 64).judge
     assert judge(found) <= judge(start) + 1e-9
     again = match_differentiable(symmetry, a, b, objective=aim, estimator=estimator, steps=30, **data)
     assert equal(found, again)
+    best = match_differentiable(symmetry, a, b, objective=aim, estimator=estimator, steps=30, n_restarts=2, **data)
+    assert judge(best) <= judge(found) + 1e-9
 
 
 def test_descent_recovers_a_planted_permutation_from_afar():
@@ -497,8 +578,8 @@ def test_descent_recovers_a_planted_permutation_from_afar():
 @pytest.mark.parametrize("name", KINDS)
 def test_soft_application_at_vertices_is_the_permutation(name):
     symmetry, state = symmetry_of(name), noisy(families()[name][0], 0)
-    plan, p = matching._Plan(symmetry), symmetry.random(torch.Generator().manual_seed(5))
-    soft = matching._soft_state(plan, state, {g: matching._one_hot(i) for g, i in p.items()})
+    plan, p = Plan(symmetry), symmetry.random(torch.Generator().manual_seed(5))
+    soft = soft_state(plan, state, {g: one_hot(i) for g, i in p.items()})
     hard = symmetry.apply(p, state)
     assert soft and all(torch.allclose(soft[key], hard[key], atol=1e-6) for key in soft)
 
