@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['RULES', 'CONTRACTIONS', 'ELEMENTWISE', 'Axes', 'Stack', 'is_unit', 'is_pinned', 'rule', 'Follower', 'live_nodes',
            'GraphFollower', 'unknown', 'constant_axes', 'uniform', 'fill', 'nothing', 'elementwise', 'prelu',
-           'reduction', 'extremum', 'softmax', 'ordered', 'linear', 'matmul', 'addmm', 'einsum', 'conv',
-           'conv_transpose', 'batch_norm', 'layer_norm', 'group_norm', 'attention', 'repeat_heads', 'recurrent',
-           'embedding', 'index_select', 'index', 'spatial_1d', 'spatial_2d', 'spatial_3d', 'pad', 'pixel_shuffle',
-           'pixel_unshuffle', 'im2col', 'permute', 'transpose', 'movedim', 'reverse', 'swap_last', 'unsqueeze',
-           'squeeze', 'expand', 'repeat', 'repeat_interleave', 'view', 'cat', 'stack', 'slice_', 'split', 'glu',
-           'select', 'unbind', 'joined', 'follow_stack']
+           'reduction', 'extremum', 'softmax', 'order_statistic', 'ordered', 'linear', 'bilinear', 'cdist', 'likeness',
+           'matmul', 'addmm', 'einsum', 'conv', 'conv_transpose', 'batch_norm', 'layer_norm', 'weight_norm',
+           'group_norm', 'attention', 'repeat_heads', 'recurrent', 'recurrent_cell', 'embedding', 'embedding_bag',
+           'index_select', 'gather', 'scatter', 'index_add', 'index_put', 'index', 'spatial_1d', 'spatial_2d',
+           'spatial_3d', 'grid_sampler', 'unpooled', 'fourier', 'unfold', 'pad', 'pixel_shuffle', 'pixel_unshuffle',
+           'im2col', 'permute', 'transpose', 'movedim', 'reverse', 'swap_last', 'unsqueeze', 'view_as_real',
+           'view_as_complex', 'into_vmap', 'out_of_vmap', 'squeeze', 'expand', 'repeat', 'repeat_interleave', 'view',
+           'cat', 'stack', 'slice_', 'split', 'glu', 'select', 'unbind', 'joined', 'follow_stack']
 
 # %% ../nbs/01d_operators.ipynb #6a6c7fa8
 import inspect
@@ -19,6 +21,7 @@ import operator
 import re
 from dataclasses import dataclass
 
+import sympy
 import torch
 
 from .axes import Cause, Terms, factors, find, term_size
@@ -69,6 +72,7 @@ class Follower:
         self.nests: list[list[dict[str, list]]] = []  # per operator, per operand: label -> term
         self.node, self.constants = None, set()  # the node now; the nodes that hold no parameter and no input
         self.values: dict = {}  # every node's axes, for those who walk the graph again
+        self.misread: list = []  # (cause, error) of operators that have a rule, but had to be taken as unknown
 
     def fresh(self, shape, pinned=False) -> Axes: return Axes(self.terms.new(n, pinned) for n in shape)
 
@@ -143,9 +147,15 @@ def _name(target) -> str:
     return name if space == "aten" else f"{space}.{name}"
 
 # %% ../nbs/01d_operators.ipynb #15c3c482
+def _whole(size) -> int:
+    "A size; one that depends on the data is a prime so large that nothing else has it, and nothing divides it."
+    if isinstance(size, int): return size
+    expression = size.node.expr
+    return int(expression.xreplace({s: sympy.nextprime(10**6 + 1000 * int(re.sub(r"\D", "", s.name) or 0)) for s in expression.free_symbols}))
+
 def _output_shapes(value):
     "Nested shapes of a node's value: a tensor's as a torch.Size, others as None."
-    if isinstance(value, torch.Tensor): return value.shape
+    if isinstance(value, torch.Tensor): return torch.Size(map(_whole, value.shape))
     if isinstance(value, (list, tuple)): return [_output_shapes(v) for v in value]
     return None
 
@@ -202,18 +212,21 @@ class GraphFollower(Follower):
         if node.args and isinstance(node.args[0], torch.fx.Node) and isinstance(env[node.args[0]], Stack):
             done = follow_stack(self, node, env)
             if done is not None: return done
-        arguments = self._arguments(node, env)
+        arguments = every = self._arguments(node, env)
         if node.all_input_nodes and self.constants.issuperset(node.all_input_nodes): self.constants.add(node)
         elif _name(target) in CONTRACTIONS and node.args[0] in self.constants: self.pin(*arguments["x"])
         f, wanted = RULES.get(_name(target), (unknown, None))
         if wanted is not None: arguments = {k: v for k, v in arguments.items() if k in wanted}
         arguments.pop("shape", None)  # a reshape's own, which may hold -1
         shape = _output_shapes(node.meta.get("val"))
-        out = f(self, shape, **arguments)
-        for axes, size in zip(_each_axes(out), _each_shape(shape)):
-            if tuple(map(term_size, axes)) != tuple(size):
-                raise AssertionError(f"rule of {_name(target)} gives {tuple(map(term_size, axes))}, not {tuple(size)}")
-        return out
+        try:
+            out = f(self, shape, **arguments)
+            for axes, size in zip(_each_axes(out), _each_shape(shape)):
+                if tuple(map(term_size, axes)) != tuple(size): raise ValueError(f"{tuple(map(term_size, axes))}, not {tuple(size)}")
+            return out
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # a form that the rule was not written for
+            self.misread.append((self.terms.cause, repr(error)))
+            return unknown(self, shape, **{"_" + k: v for k, v in every.items()})
 
     def _inline(self, node, env):
         "Walk into a block that export wrapped (no_grad, autocast); any other wrapped block is unknown."
@@ -267,13 +280,15 @@ def nothing(t, shape): return None
 
 # %% ../nbs/01d_operators.ipynb #acd981d3
 ELEMENTWISE = frozenset("""
-abs acos add addcdiv addcmul alias alpha_dropout angle asin atan atan2 bernoulli bitwise_and bitwise_not bitwise_or ceil celu
-clamp clamp_max clamp_min clip clone contiguous copy copysign cos cosh deg2rad detach detach_copy div divide dropout elu eq erf erfc
-exp exp2 expm1 feature_alpha_dropout feature_dropout float_power floor floor_divide fmod ge gelu greater gt hardshrink
-hardsigmoid hardswish hardtanh isfinite isinf isnan le leaky_relu lerp less lift lift_fresh lift_fresh_copy log log10 log1p log2
-log_sigmoid logical_and logical_not logical_or logit lt masked_fill maximum minimum mish mul multiply nan_to_num native_dropout ne neg
-negative pow positive reciprocal relu relu6 remainder round rrelu rsqrt rsub selu sgn sigmoid sign silu sin sinc sinh softplus
-softshrink sqrt square sub subtract tan tanh threshold to trunc type_as _to_copy where xlogy true_divide log_sigmoid_forward
+abs acos acosh add addcdiv addcmul alias alpha_dropout angle asin asinh atan atan2 atanh bernoulli bitwise_and bitwise_not bitwise_or
+bitwise_xor ceil celu clamp clamp_max clamp_min clip clone complex conj _conj conj_physical contiguous copy copysign cos cosh deg2rad
+detach detach_copy digamma div divide dropout elu eq erf erfc erfinv exp exp2 expm1 feature_alpha_dropout feature_dropout float_power
+floor floor_divide fmax fmin fmod frac ge gelu greater gt hardshrink hardsigmoid hardswish hardtanh heaviside hypot imag isfinite isinf
+isnan le leaky_relu lerp less lgamma lift lift_fresh lift_fresh_copy log log10 log1p log2 log_sigmoid log_sigmoid_forward logaddexp
+logaddexp2 logical_and logical_not logical_or logical_xor logit lt masked_fill maximum minimum mish mul multiply nan_to_num
+native_dropout ne neg negative polar pow positive rad2deg real reciprocal relu relu6 remainder resolve_conj resolve_neg round rrelu
+rsqrt rsub selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink sqrt square sub subtract tan tanh threshold to
+_to_copy true_divide trunc type_as where xlogy
 """.split())  # noqa: SIM905
 
 @rule(*ELEMENTWISE)
@@ -294,17 +309,33 @@ def reduction(t, shape, x, dim=None, keepdim=False):
 @rule("max", "min", "aminmax")
 def extremum(t, shape, x, other=None, dim=None, keepdim=False):
     if other is not None: return t.elementwise(x, other)
-    if dim is not None and any(n.args[1] == 1 and n.users for n in t.node.users): return unknown(t, shape, x=x)  # positions are used
+    if dim is not None and _positions_used(t): return unknown(t, shape, x=x)
     out = t.reduce(x, dim, keepdim)
     return [out, out] if isinstance(shape, list) else out
 
 @rule("softmax", "log_softmax", "_softmax", "_log_softmax")
 def softmax(t, shape, x, dim): return t.elementwise(x, t.reduce(x, dim, keepdim=True))
 
-@rule("argmax", "argmin", "sort", "topk", "cumsum", "cumprod", "logcumsumexp", "flip", "roll", "tril", "triu", "cummax")
+def _positions_used(t) -> bool:
+    "Whether the second output, which says where in the input each value came from, is used."
+    return any(n.args[1] == 1 and n.users for n in t.node.users)
+
+@rule("sort", "topk", "kthvalue", "median", "nanmedian", "mode", "msort")
+def order_statistic(t, shape, x, dim=-1):
+    "Values in the order of their size, whatever the order they came in."
+    if isinstance(shape, torch.Size):  # of the whole tensor, or along the first axis
+        if len(shape) != len(x): return t.reduce(x)
+        dim = 0
+    elif _positions_used(t): return unknown(t, shape, x=x)
+    rest, one = t.reduce(x, dim, keepdim=True), shape if isinstance(shape, torch.Size) else shape[0]
+    if len(one) < len(x): rest.pop(dim)
+    else: rest[dim] = t.terms.new(one[dim], pinned=True)
+    return rest if isinstance(shape, torch.Size) else [rest, rest]
+
+@rule("argmax", "argmin", "cumsum", "cumprod", "logcumsumexp", "flip", "roll", "tril", "triu", "cummax")
 def ordered(t, shape, x, dim=None, dims=None):
     "The order along `dim` matters; the other axes are looped over."
-    dims = [d for d in (dim, dims) if d is not None]
+    dims = [d for d in (dim, dims) if d is not None and d != []]  # a roll with no dims runs through all of them
     name = _name(t.node.target)
     if name in ("tril", "triu"): dims = [-1, -2]
     if not dims or not isinstance(shape, torch.Size) or len(shape) != len(x): return unknown(t, shape, x=x)
@@ -314,7 +345,16 @@ def ordered(t, shape, x, dim=None, dims=None):
 @rule("linear")
 def linear(t, shape, x, weight, bias): return t.relate("...i,oi,o->...o", x, weight, bias)
 
-@rule("matmul", "mm", "bmm", "mv", "dot")
+@rule("bilinear")
+def bilinear(t, shape, input1, input2, weight, bias=None): return t.relate("...i,...j,oij,o->...o", input1, input2, weight, bias)
+
+@rule("cdist")
+def cdist(t, shape, x1, x2): return t.relate("...td,...sd->...ts", x1, x2)
+
+@rule("cosine_similarity", "pairwise_distance")
+def likeness(t, shape, x1, x2, dim=-1, keepdim=False): return t.reduce(t.elementwise(x1, x2), dim, keepdim)
+
+@rule("matmul", "mm", "bmm", "mv", "dot", "vdot")
 def matmul(t, shape, x, other=None, mat2=None, vec=None, tensor=None):
     y = next(o for o in (other, mat2, vec, tensor) if o is not None)
     left, right = "...ij" if len(x) > 1 else "j", "...jk" if len(y) > 1 else "j"
@@ -328,11 +368,11 @@ def addmm(t, shape, x, mat1=None, mat2=None, batch1=None, batch2=None, mat=None,
 
 @rule("einsum")
 def einsum(t, shape, equation, tensors):
-    equation = equation.replace(" ", "")
-    inputs, arrow, _ = equation.partition("->")
-    if not arrow or any(len(set(o) - {"."}) != len(o.replace(".", "")) for o in inputs.split(",")):
-        return unknown(t, shape, x=tensors)
-    return t.relate(equation, *tensors)
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    if any(len(set(o) - {"."}) != len(o.replace(".", "")) for o in inputs.split(",")): return unknown(t, shape, x=tensors)
+    if not arrow:  # the letters that occur once, in alphabetical order
+        output = "..." * ("..." in inputs) + "".join(sorted(c for c in set(inputs) - set(",.") if inputs.count(c) == 1))
+    return t.relate(f"{inputs}->{output}", *tensors)
 
 # %% ../nbs/01d_operators.ipynb #e62fb9ee
 @rule("conv1d", "conv2d", "conv3d", "convolution")
@@ -386,6 +426,10 @@ def layer_norm(t, shape, x, normalized_shape, weight=None, bias=None):
     dims = range(len(x) - len(normalized_shape), len(x))
     return t.elementwise(x, t.reduce(x, dims, keepdim=True), weight, bias)
 
+@rule("_weight_norm")
+def weight_norm(t, shape, v, g, dim=0):
+    return t.elementwise(v, t.reduce(v, [d for d in range(len(v)) if d != dim], keepdim=True), g)
+
 @rule("group_norm")
 def group_norm(t, shape, x, num_groups, weight=None, bias=None):
     g, inner = factors(num_groups), factors(term_size(x[1]) // num_groups)
@@ -414,31 +458,63 @@ def repeat_heads(t, x, copies: int) -> Axes:
     return out
 
 # %% ../nbs/01d_operators.ipynb #bed08a6f
-@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
+_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+
+def _gates(t) -> int: return {"lstm": 4, "gru": 3}.get(_name(t.node.target).removesuffix("_cell"), 1)
+
+def _states(t, hx):
+    "The first states, each with whether it is zeros made for this layer, which look the same in any order."
+    states, nodes = ([hx], [t.node.args[1]]) if isinstance(hx, Axes) else (hx, t.node.args[1])
+    unseen = lambda node: _name(node.target) in ("zeros", "zeros_like", "new_zeros") and all(_name(u.target) in _RECURRENT for u in node.users)
+    return [(state, unseen(node)) for state, node in zip(states, nodes)]
+
+@rule(*_RECURRENT[:4])
 def recurrent(t, shape, x=None, hx=None, params=None, has_biases=True, num_layers=1, bidirectional=False, batch_first=False):
-    gates = {"lstm": 4, "gru": 3}.get(_name(t.node.target), 1)
-    if params is None or not isinstance(params, list) or any(len(w) not in (1, 2) for w in params):
+    if x is None or not isinstance(params, list) or any(len(w) not in (1, 2) for w in params):
         return unknown(t, shape, x=x, h=hx, p=params)
+    layers, per = num_layers * (2 if bidirectional else 1), 4 if has_biases else 2
+    projected = len(params) == (per + 1) * layers
+    if len(params) != (per + projected) * layers: return unknown(t, shape, x=x, h=hx, p=params)
     t.pin(x[1 if batch_first else 0])  # time has an order
-    states, directions, per = [hx] if isinstance(hx, Axes) else hx, 2 if bidirectional else 1, 4 if has_biases else 2
-    if len(params) != per * num_layers * directions or any(term_size(p[1]) != term_size(p[0]) // gates for p in params[1::per]):
-        return unknown(t, shape, x=x, h=hx, p=params)  # projected states
-    for s in states: t.pin(*s)  # the first state, and the last that comes back, are fixed
-    inputs = x[-1]
+    inputs, batch, cells, shown = x[-1], x[0 if batch_first else 1], [], []
     for layer in range(num_layers):
-        hidden = []
-        for d in range(directions):
-            w_ih, w_hh, *biases = params[(layer * directions + d) * per:][:per]
-            own = t.terms.new(term_size(w_hh[1]))
-            for w in (w_ih, w_hh, *biases): t.unify(w[0], own * gates)
-            t.unify(w_hh[1], own)
+        for d in range(layers // num_layers):
+            w_ih, w_hh, *biases = params[len(cells) * (per + projected):][:per + projected]
+            own = t.terms.new(term_size(w_ih[0]) // _gates(t))
+            out = own
+            if projected:
+                *biases, w_hr = biases
+                out = w_hr[0]
+                t.unify(w_hr[1], own)
+                t.remember({"o": w_hr[0], "i": own})
+            for w in (w_ih, w_hh, *biases): t.unify(w[0], own * _gates(t))
+            t.unify(w_hh[1], out)
             t.unify(w_ih[1], inputs)
-            hidden += own
-        inputs = hidden
-    out = Axes([*x[:-1], inputs])
-    last = [t.fresh(s, pinned=True) for s in shape[1:]]
-    if any(n.args[1] > 0 and n.users for n in t.node.users): t.pin(inputs)  # the last state is used
-    return [out, *last]
+            t.remember({"o": w_ih[0], "i": inputs}, {"o": w_hh[0], "h": out})
+            cells.append(own), shown.append(out)
+        inputs = [segment for term in shown[-(layers // num_layers):] for segment in term]
+    for (state, zeros), members in zip(_states(t, hx), (shown, cells)):
+        if zeros: continue
+        t.pin(state[0])
+        t.unify(state[1], batch)
+        for own in members: t.unify(state[2], own)
+    stacks = ([Axes([[[]], batch, own]) for own in members] for members in (shown, cells))
+    last = [members[0] if layers == 1 else Stack(0, members) for members in stacks]
+    return [Axes([*x[:-1], inputs]), *last[:len(shape) - 1]]
+
+@rule(*_RECURRENT[4:])
+def recurrent_cell(t, shape, x, hx, w_ih, w_hh, b_ih=None, b_hh=None):
+    own = t.terms.new(term_size(w_hh[1]))
+    for w in (w_ih, w_hh, b_ih, b_hh):
+        if w is not None: t.unify(w[0], own * _gates(t))
+    t.unify(w_hh[1], own)
+    t.unify(w_ih[1], x[-1])
+    t.remember({"o": w_ih[0], "i": x[-1]}, {"o": w_hh[0], "h": own})
+    out = Axes([*x[:-1], own])
+    for state, zeros in _states(t, hx):
+        if not zeros: t.elementwise(state, out)
+    return [out, out] if isinstance(shape, list) else out
+
 
 # %% ../nbs/01d_operators.ipynb #a41efce6
 @rule("embedding")
@@ -447,14 +523,65 @@ def embedding(t, shape, weight, indices):
     t.remember({"v": weight[0], "e": weight[1]}, {"e": weight[1]})
     return Axes([*indices, weight[1]])
 
+@rule("embedding_bag", "_embedding_bag")
+def embedding_bag(t, shape, weight, indices, offsets=None, per_sample_weights=None):
+    for axes in (indices, offsets, per_sample_weights): t.pin(*(axes or ()))
+    t.pin(weight[0])
+    t.remember({"v": weight[0], "e": weight[1]}, {"e": weight[1]})
+    return [Axes([*t.fresh(shape[0][:1], pinned=True), weight[1]]), *_pinned_outputs(t, shape[1:])]
+
 @rule("index_select")
 def index_select(t, shape, x, dim, index):
     t.pin(x[dim])
     return t.mix(x, [dim], shape)
 
+def _beside(t, dim, x, *others):
+    "Loop over every axis of tensors of equal rank but `dim`; where the others reach less far than `x`, nothing may move."
+    for y in others:
+        for i, (a, b) in enumerate(zip(x, y)):
+            if i == dim: continue
+            if term_size(a) == term_size(b): t.unify(a, b)
+            else: t.pin(a, b)
+    t.pin(x[dim])
+    t.remember(*({f"d{n}" if i == dim else str(i): term for i, term in enumerate(y)} for n, y in enumerate((x, *others))))
+
+@rule("gather")
+def gather(t, shape, x, dim, index):
+    _beside(t, dim % len(x), x, index)
+    return Axes(index)
+
+@rule("scatter", "scatter_add", "scatter_reduce")
+def scatter(t, shape, x, dim, index, src=None):
+    dim %= len(x)
+    others = [y for y in (index, src) if isinstance(y, Axes) and len(y) == len(x)]
+    _beside(t, dim, x, *others)
+    if len({term_size(y[dim]) for y in others}) > 1: t.pin(*(y[dim] for y in others))
+    elif len(others) > 1: t.unify(index[dim], src[dim])
+    return x
+
+@rule("index_add", "index_copy", "index_reduce", "index_fill")
+def index_add(t, shape, x, dim, index, source=None):
+    dim %= len(x)
+    _beside(t, dim, x, *([source] if source is not None else []))
+    if source is not None and len(index): t.unify(source[dim], index[0])
+    return x
+
+@rule("index_put")
+def index_put(t, shape, x, indices, values):
+    nodes = [n for n in t.node.args[1] if n is not None]
+    masks = [n for n in nodes if n.meta["val"].dtype in (torch.bool, torch.uint8)]
+    if not masks: t.elementwise(index(t, shape, x, indices), values)
+    elif len(nodes) > 1 or term_size([s for term in values for s in term] or [[]]) > 1: unknown(t, None, x=x, i=indices, v=values)
+    else:  # one mask and one value
+        (first, mask), = ((i, axes) for i, axes in enumerate(indices) if axes is not None)
+        t.elementwise(Axes([*x[first:first + len(mask)]]), mask)
+    return x
+
 @rule("index")
 def index(t, shape, x, indices):
     looked = [i for i, axes in enumerate(indices) if axes is not None]
+    if any(n is not None and n.meta["val"].dtype in (torch.bool, torch.uint8) for n in t.node.args[1]):
+        return unknown(t, shape, x=x, i=indices, v=t._values(t.node.args[2:], t.values))  # a mask takes several axes
     for i in looked: t.pin(x[i])
     found = t.elementwise(*(indices[i] for i in looked))
     first = looked[0] if looked == list(range(looked[0], looked[-1] + 1)) else 0
@@ -481,6 +608,26 @@ def _spatial(t, shape, x, n):
     return t.mix(x, range(-n, 0), shape)
 
 # %% ../nbs/01d_operators.ipynb #2073756e
+@rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
+def grid_sampler(t, shape, x, grid):
+    t.pin(*x[2:], grid[-1])
+    t.unify(x[0], grid[0])
+    out = Axes([*x[:2], *grid[1:-1]])
+    t.remember({str(i): term for i, term in enumerate(x)}, {"0": grid[0], **{f"g{i}": term for i, term in enumerate(grid[1:])}},
+               {**{str(i): term for i, term in enumerate(out[:2])}, **{f"g{i}": term for i, term in enumerate(out[2:])}})
+    return out
+
+@rule("max_unpool2d", "max_unpool3d")
+def unpooled(t, shape, x, indices): return t.mix(t.elementwise(x, indices), range(-2 if "2d" in _name(t.node.target) else -3, 0), shape)
+
+@rule("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_hfft", "fft_ihfft", "fft_fft2", "fft_ifft2", "fft_rfft2", "fft_irfft2",
+      "fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn", "fft_fftshift", "fft_ifftshift")
+def fourier(t, shape, x, dim=None):
+    return t.mix(x, range(len(x)) if dim is None else [dim] if isinstance(dim, int) else dim, shape)
+
+@rule("unfold")
+def unfold(t, shape, x, dimension): return Axes([*t.mix(x, [dimension], shape[:-1]), *t.fresh(shape[-1:], pinned=True)])
+
 @rule("pad", "constant_pad_nd", "reflection_pad2d", "replication_pad2d")
 def pad(t, shape, x, pad=None, padding=None, mode="constant", value=0):
     "Constants at the ends of an axis are free; any other padding, and cropping, pins."
@@ -546,6 +693,28 @@ def swap_last(t, shape, x): return Axes([*x[:-2], x[-1], x[-2]])
 def unsqueeze(t, shape, x, dim):
     out = Axes(x)
     out.insert(dim % (len(x) + 1), [[]])
+    return out
+
+@rule("view_as_real")
+def view_as_real(t, shape, x): return Axes([*x, t.terms.new(2, pinned=True)])
+
+@rule("view_as_complex")
+def view_as_complex(t, shape, x):
+    t.pin(x[-1])
+    return t.reduce(x, -1)
+
+@rule("_add_batch_dim")
+def into_vmap(t, shape, x):
+    "Inside a vmap an axis is out of sight, and everything is looped over it."
+    x, dim, _ = x
+    t.pin(x[dim])
+    return t.reduce(x, dim)
+
+@rule("_remove_batch_dim")
+def out_of_vmap(t, shape, x):
+    x, _, size, dim = x
+    out = Axes(x)
+    out.insert(dim % (len(x) + 1), t.terms.new(size, pinned=True))
     return out
 
 @rule("squeeze")
