@@ -24,7 +24,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from .data import DataError, SettingsError, StateError, SymmetryError, lookup
-from .symmetry import Factor, Permutation, PermutationSymmetry
+from .symmetry import Factor, Permutation, PermutationSymmetry, laid_out, put_back
 
 # %% ../nbs/02a_matching.ipynb #3bbdf7f9
 def _solvers():
@@ -246,7 +246,8 @@ class _Laid:
     "The blocks of one model in the layout that each unit wants."
 
     def __init__(self, plan: _Plan, state: Mapping[str, Tensor], device, dtype, gathered: bool = True):
-        state = {name: state[name].detach().to(device=device, dtype=dtype) for name in plan.names}
+        axes = plan.symmetry.axes
+        state = {name: laid_out(state[name].detach().to(device=device, dtype=dtype), axes[name]) for name in plan.names}
         views = [block.view(state) for block in plan.blocks]
         lay = (lambda x: x.contiguous()) if gathered else (lambda x: x)
         self.uses = [[lay(use.layout(views[use.block])) for use in unit.uses] for unit in plan.units]
@@ -834,13 +835,15 @@ def _soft_block(block: _Block, x: Tensor, matrices: Mapping[str, Tensor]) -> Ten
 
 def _soft_state(plan: _Plan, state: Mapping[str, Tensor], matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
     "The parameters that the symmetry moves, under doubly stochastic matrices."
-    out = {name: state[name].clone() for name in plan.names}
+    axes = plan.symmetry.axes
+    state = {name: laid_out(state[name], axes[name]) for name in plan.names}
+    out = {name: tensor.clone() for name, tensor in state.items()}
     for block in plan.blocks:
         target = out[block.name]
         for axis, (start, length) in enumerate(block.cut):
             target = target.narrow(axis, start, length)
         target.copy_(_soft_block(block, block.view(state), matrices).reshape(target.shape))
-    return out
+    return {name: put_back(tensor, axes[name]) for name, tensor in out.items()}
 
 
 def _sinkhorn(logits: Tensor, iterations: int) -> Tensor:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Permutation', 'Element', 'as_element', 'outer_factor', 'segment_index', 'PermutationSymmetry', 'segment_length',
-           'axes_shape', 'axis_index', 'permute_tensor', 'rescaled', 'unit_rows', 'Axis', 'Factor', 'Rescaling',
-           'Segment']
+           'axes_shape', 'axis_index', 'laid_out', 'put_back', 'permute_tensor', 'rescaled', 'unit_rows', 'Axis',
+           'Factor', 'Ordered', 'Rescaling', 'Segment']
 
 # %% ../nbs/02_symmetry.ipynb #5bedcd98
 import contextlib
@@ -23,11 +23,11 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .data import StateError, SymmetryError
-from .derivation import Axis, Factor, Segment, as_call, derive_once, doubled, what_counts
+from .derivation import Axis, Factor, Ordered, Segment, as_call, derive_once, doubled, what_counts
 from .scaling import Rescaling
 
 # %% ../nbs/02_symmetry.ipynb #9167466e
-_all_ = ["Axis", "Factor", "Rescaling", "Segment"]
+_all_ = ["Axis", "Factor", "Ordered", "Rescaling", "Segment"]
 
 # %% ../nbs/02_symmetry.ipynb #736dea26
 Permutation = dict[str, Tensor]
@@ -232,7 +232,22 @@ def axis_index(axis: Axis, permutation: Permutation) -> Tensor:
     for segment in axis:
         out.append(segment_index(segment, permutation) + offset)
         offset += segment_length(segment)
-    return torch.cat(out) if out else torch.zeros(0, dtype=torch.long)
+    index = torch.cat(out) if out else torch.zeros(0, dtype=torch.long)
+    if not isinstance(axis, Ordered): return index
+    order = torch.tensor(axis.order)
+    return order.argsort()[index[order]]
+
+def laid_out(tensor: Tensor, axes: tuple[Axis, ...]) -> Tensor:
+    "A tensor with the segments of every axis one after the other."
+    for d, axis in enumerate(axes):
+        if isinstance(axis, Ordered): tensor = tensor.index_select(d, torch.tensor(axis.order, device=tensor.device).argsort())
+    return tensor
+
+def put_back(tensor: Tensor, axes: tuple[Axis, ...]) -> Tensor:
+    "What `laid_out` was given."
+    for d, axis in enumerate(axes):
+        if isinstance(axis, Ordered): tensor = tensor.index_select(d, torch.tensor(axis.order, device=tensor.device))
+    return tensor
 
 def permute_tensor(tensor: Tensor, axes: tuple[Axis, ...], permutation: Permutation) -> Tensor:
     "A tensor with each of its axes permuted."
@@ -246,6 +261,7 @@ def permute_tensor(tensor: Tensor, axes: tuple[Axis, ...], permutation: Permutat
 # %% ../nbs/02_symmetry.ipynb #a4b52139
 def _permute_blocks(tensor, axes, permutation) -> Tensor:
     "Permute a tensor in which a family on one axis follows a factor of another."
+    tensor = laid_out(tensor, axes)
     out = tensor.clone()
     for segments in itertools.product(*map(enumerate, axes)):
         starts = [sum(map(segment_length, axis[:i])) for axis, (i, _) in zip(axes, segments)]
@@ -259,7 +275,7 @@ def _permute_blocks(tensor, axes, permutation) -> Tensor:
             if len(f.groups) > 1: shape[outer_factor(f, factors[:d])] = len(f.groups)
             block = torch.take_along_dim(block, index.reshape(shape).to(tensor.device), d)
         out[place] = block.reshape(out[place].shape)
-    return out
+    return put_back(out, axes)
 
 # %% ../nbs/02_symmetry.ipynb #0ce9d7aa
 def _families(axes) -> dict[str, tuple[str, tuple[str, ...], int]]:
@@ -315,6 +331,7 @@ def rescaled(symmetry, factors: Mapping[str, Tensor], state: Mapping[str, Tensor
 
 def _multiplied(tensor: Tensor, axes, factors: dict[tuple[int, str], Tensor]) -> Tensor:
     "A tensor times the factors of the groups on its axes."
+    tensor = laid_out(tensor, axes)
     out = tensor.clone()
     for place, parts in _pieces(axes):
         block = tensor[place].reshape([f.size for _, f in parts])
@@ -326,7 +343,7 @@ def _multiplied(tensor: Tensor, axes, factors: dict[tuple[int, str], Tensor]) ->
             if len(f.groups) > 1: shape[outer_factor(f, [x for _, x in parts[:n]])] = len(f.groups)
             block = block * own.reshape(shape).to(tensor)
         out[place] = block.reshape(out[place].shape)
-    return out
+    return put_back(out, axes)
 
 def _pieces(axes):
     "The pieces of a tensor, one per combination of segments: where it is, and the (axis, factor) of each of its dimensions."
@@ -337,7 +354,7 @@ def _pieces(axes):
 
 def unit_rows(tensor: Tensor, axes, axis: int, group: str) -> Tensor:
     "The elements of a tensor that belong to each unit of a group on one axis, `(units, elements)`."
-    rows = []
+    rows, tensor = [], laid_out(tensor, axes)
     for place, parts in _pieces(axes):
         for n, (d, f) in enumerate(parts):
             if d != axis or group not in f.groups: continue
@@ -369,10 +386,11 @@ def _from_spec(cls, spec, state, buffers):
 
 def _spec_axis(entry, size: int) -> Axis:
     if entry is None or isinstance(entry, str): return ((Factor(size, () if entry is None else (entry,)),),)
+    if isinstance(entry, Ordered): return entry
     return tuple(tuple(segment) for segment in entry)
 
 # %% ../nbs/02_symmetry.ipynb #4d9efff4
-_EXACT = {t: torch.float64 for t in (torch.float32, torch.bfloat16, torch.float16)} | {torch.complex64: torch.complex128}
+_EXACT = dict.fromkeys((torch.float32, torch.bfloat16, torch.float16), torch.float64) | {torch.complex64: torch.complex128}
 
 class _Exactly(TorchDispatchMode):
     "Runs a network in float64 even where it asks for less, with dropout keeping everything."

@@ -172,17 +172,21 @@ def written_in_place(x):
 # what is done to the channels, the width after it, and the groups that are left among them
 OPERATIONS = {
     "nothing": (lambda x: x, 12, [12]),
-    "sort": (lambda x: x.sort(-1).values, 12, []),
+    "sort": (lambda x: x.sort(-1).values, 12, [12]),
     "cumulative sum": (lambda x: x.cumsum(-1), 12, []),
-    "roll": (lambda x: x.roll(1, -1), 12, []),
-    "flip": (lambda x: x.flip(-1), 12, []),
-    "take by index": (lambda x: x[..., torch.tensor([3, 1, 2])], 3, []),
-    "every second": (lambda x: x[..., ::2], 6, []),
+    "roll": (lambda x: x.roll(1, -1), 12, [12]),
+    "roll through all axes": (lambda x: x.roll(1), 12, []),
+    "flip": (lambda x: x.flip(-1), 12, [12]),
+    "added to its mirror image": (lambda x: x + x.flip(-1), 12, []),
+    "take by index": (lambda x: x[..., torch.tensor([3, 1, 2])], 3, [3, 9]),
+    "take some twice": (lambda x: x[..., torch.tensor([3, 1, 2, 1, 3])], 5, [2, 9]),
+    "take by an index written to": (lambda x: x[..., torch.tensor([3, 1, 2]).add_(1)], 3, []),
+    "every second": (lambda x: x[..., ::2], 6, [6, 6]),
     "halves added in place": (written_in_place, 12, [6]),
     "halves swapped": (lambda x: torch.cat([x[..., 6:], x[..., :6]], -1), 12, [6, 6]),
     "gated halves": (lambda x: x[..., :6] * x[..., 6:].sigmoid(), 6, [6]),
     "uneven parts": (lambda x: torch.cat([x[..., 9:], x[..., :9]], -1), 12, [3, 9]),
-    "shuffle": (lambda x: x.view(*x.shape[:-1], 3, 4).transpose(-1, -2).flatten(-2), 12, [3, 4]),  # groups come last after it
+    "shuffle": (lambda x: x.view(*x.shape[:-1], 3, 4).transpose(-1, -2).flatten(-2), 12, [12]),
     "softmax over groups": (lambda x: x.view(*x.shape[:-1], 3, 4).softmax(-2).flatten(-2), 12, [3, 4]),
     "softmax in groups": (lambda x: x.view(*x.shape[:-1], 3, 4).softmax(-1).flatten(-2), 12, [3, 4, 4, 4]),
     "maximum over groups": (lambda x: x.view(*x.shape[:-1], 3, 4).amax(-2), 4, [3, 4]),
@@ -194,7 +198,7 @@ OPERATIONS = {
     "normalised": (lambda x: F.normalize(x, dim=-1), 12, [12]),
     "einsum": (lambda x: torch.einsum("btc,bsc,bsd->btd", x, x, x), 12, [12]),
     "largest and where": (lambda x: x.max(-1).indices.unsqueeze(-1).to(x.dtype) + x, 12, []),
-    "top two": (lambda x: x.topk(2, -1).values, 2, []),
+    "top two": (lambda x: x.topk(2, -1).values, 2, [12]),
     "peeked at for its shape": (lambda x: x + torch.zeros(x[..., 3].shape).unsqueeze(-1), 12, [12]),
 }
 
