@@ -285,9 +285,9 @@ class GraphFollower(Follower):
 
     def _know(self, node):
         "A copy of a constant is as constant, unless it is written to."
-        if _name(node.target) in ("lift_fresh_copy", "clone", "detach", "to", "_to_copy") and (source := node.args[0]) in self.known:
-            if not any(getattr(getattr(u.target, "_schema", None), "is_mutable", False) for u in (*node.users, *source.users)):
-                self.known[node] = self.known[source]
+        if _name(node.target) not in ("lift_fresh_copy", "clone", "detach", "to", "_to_copy") or node.args[0] not in self.known: return
+        writes = lambda user: hasattr(user.target, "_schema") and user.target._schema.is_mutable and _name(user.target) != "detach"
+        if not any(map(writes, (*node.users, *node.args[0].users))): self.known[node] = self.known[node.args[0]]
 
     def _inline(self, node, env):
         "Walk into a block that export wrapped (no_grad, autocast); any other wrapped block is unknown."
