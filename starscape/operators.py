@@ -6,14 +6,14 @@
 __all__ = ['RULES', 'CONTRACTIONS', 'LAYOUT', 'ELEMENTWISE', 'Axes', 'Stack', 'is_unit', 'rule', 'Follower', 'live_nodes',
            'shuffles', 'shuffled', 'GraphFollower', 'unknown', 'constant_axes', 'uniform', 'fill', 'nothing',
            'elementwise', 'prelu', 'reduction', 'extremum', 'softmax', 'order_statistic', 'turned', 'ordered', 'linear',
-           'bilinear', 'cdist', 'likeness', 'matmul', 'addmm', 'einsum', 'conv', 'conv_transpose', 'batch_norm',
-           'layer_norm', 'weight_norm', 'group_norm', 'attention', 'repeat_heads', 'recurrent', 'recurrent_cell',
-           'embedding', 'embedding_bag', 'index_select', 'gather', 'scatter', 'index_add', 'index_put', 'index',
-           'spatial_1d', 'spatial_2d', 'spatial_3d', 'grid_sampler', 'unpooled', 'fourier', 'unfold', 'pad',
-           'pixel_shuffle', 'channel_shuffle', 'pixel_unshuffle', 'im2col', 'permute', 'transpose', 'movedim',
-           'reverse', 'swap_last', 'unsqueeze', 'view_as_real', 'view_as_complex', 'into_vmap', 'out_of_vmap',
-           'squeeze', 'expand', 'repeat', 'repeat_interleave', 'view', 'cat', 'stack', 'slice_', 'split', 'glu',
-           'select', 'unbind', 'joined', 'follow_stack']
+           'bilinear', 'cdist', 'likeness', 'matmul', 'addmm', 'grouped_mm', 'einsum', 'conv', 'conv_transpose',
+           'batch_norm', 'layer_norm', 'weight_norm', 'group_norm', 'attention', 'repeat_heads', 'recurrent',
+           'recurrent_cell', 'embedding', 'embedding_bag', 'index_select', 'gather', 'scatter', 'index_add',
+           'index_put', 'index', 'spatial_1d', 'spatial_2d', 'spatial_3d', 'grid_sampler', 'unpooled', 'fourier',
+           'unfold', 'pad', 'pixel_shuffle', 'channel_shuffle', 'pixel_unshuffle', 'im2col', 'permute', 'transpose',
+           'movedim', 'reverse', 'swap_last', 'unsqueeze', 'view_as_real', 'view_as_complex', 'into_vmap',
+           'out_of_vmap', 'squeeze', 'expand', 'repeat', 'repeat_interleave', 'view', 'cat', 'stack', 'slice_', 'split',
+           'glu', 'select', 'unbind', 'joined', 'follow_stack']
 
 # %% ../nbs/01d_operators.ipynb #6a6c7fa8
 import inspect
@@ -202,11 +202,11 @@ def _orders(chain, shape) -> dict[int, list[int]]:
     orders = {}
     for d, size in enumerate(shape):
         along = [-1 if i == d else 1 for i in range(len(shape))]
-        x = torch.arange(size).view(along).expand(shape)
+        x = torch.arange(size, dtype=torch.int32).view(along).expand(shape)
         for node in chain: x = node.target(x, *node.args[1:], **node.kwargs)
         order = x[tuple(slice(None) if i == d else 0 for i in range(len(shape)))]
         if not torch.equal(x, order.view(along).expand(shape)): return {}
-        if not torch.equal(order, torch.arange(size)): orders[d] = order.tolist()
+        if not torch.equal(order, torch.arange(size, dtype=torch.int32)): orders[d] = order.tolist()
     return orders
 
 def shuffled(t, x: Axes, orders: dict[int, list[int]]) -> Axes | None:
@@ -221,10 +221,12 @@ class GraphFollower(Follower):
     def run(self, graph_module, inputs: list):
         "Follow a graph whose placeholders have the values `inputs`; returns the value of its output."
         env, inputs, live, ends = {}, iter(inputs), live_nodes(graph_module.graph), shuffles(graph_module.graph)
-        later = {n for chain, _ in ends.values() for n in chain[:-1]}
+        skipped = set()  # what only shuffles look at
+        for node in reversed(graph_module.graph.nodes):
+            if any(node in chain[:-1] for chain, _ in ends.values()) and all(u in ends or u in skipped for u in node.users): skipped.add(node)
         for node in graph_module.graph.nodes:
             if node.op == "placeholder": env[node] = next(inputs)
-            elif node not in live or (node in later and all(u in later or u in ends for u in node.users)): continue
+            elif node not in live or node in skipped: continue
             elif node in ends: self._shuffle(*ends[node], env)
             elif node.op == "get_attr": env[node] = self._attribute(graph_module, node)
             elif node.op == "call_function": env[node] = self._call(node, env)
@@ -436,6 +438,14 @@ def addmm(t, shape, x, mat1=None, mat2=None, batch1=None, batch2=None, mat=None,
     if batch1 is not None and len(shape) != 3: return unknown(t, shape, x=x, a=batch1, b=batch2)
     left, right = (o1 if o1 is not None else o2 for o1, o2 in ((mat1 or mat, batch1), (mat2 or vec, batch2)))
     return t.elementwise(matmul(t, shape, left, right), x)
+
+@rule("_grouped_mm", "transformers.grouped_mm_fallback")
+def grouped_mm(t, shape, x, mat2=None, weight=None, offs=None, bias=None):
+    "Runs of rows, each with a matrix of its own: a mixture's tokens, sorted by expert."
+    y = mat2 if weight is None else weight
+    if (len(x), len(y)) != (2, 3) or offs is None: return unknown(t, shape, x=x, y=y, o=offs, b=bias)
+    t.pin(x[0], y[0], *offs)
+    return t.relate("ti,eio,...o->to", x, y, bias)
 
 @rule("einsum")
 def einsum(t, shape, equation, tensors):

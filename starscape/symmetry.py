@@ -401,10 +401,18 @@ class _Exactly(TorchDispatchMode):
         if kwargs.get("dtype") in _EXACT: kwargs["dtype"] = _EXACT[kwargs["dtype"]]
         if func is torch.ops.aten.bernoulli_.float: return args[0].fill_(1)
         if func is torch.ops.aten.native_dropout.default: return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
+        if func is torch.ops.aten._grouped_mm.default: return _grouped_mm(*args, **kwargs)
         try: return func(*args, **kwargs)
         except RuntimeError:  # constants that the network keeps in float32, beside float64
             if func._schema.is_mutable or not any(isinstance(x, Tensor) and x.dtype in _EXACT for x in pytree.tree_leaves((args, kwargs))): raise
             return func(*pytree.tree_map(_exact, args), **pytree.tree_map(_exact, kwargs))
+
+def _grouped_mm(x, y, offs=None, bias=None, out_dtype=None) -> Tensor:
+    "Runs of rows times a matrix each, which PyTorch has in float32 and less."
+    if offs is None or x.ndim != 2 or y.ndim != 3: return torch.ops.aten._grouped_mm(x, y, offs, bias, out_dtype)
+    sizes = torch.diff(offs, prepend=offs.new_zeros(1)).tolist()
+    rows = torch.cat([part @ matrix for part, matrix in zip(x.split([*sizes, len(x) - sum(sizes)]), (*y, torch.zeros_like(y[0])))])
+    return rows if bias is None else rows + bias
 
 def _exact(x): return x.to(_EXACT[x.dtype]) if isinstance(x, Tensor) and x.dtype in _EXACT else x
 

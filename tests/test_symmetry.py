@@ -170,6 +170,11 @@ def written_in_place(x):
     return y
 
 
+def looked_at(x):
+    half_way = x.view(*x.shape[:-1], 3, 4).transpose(-1, -2)
+    return half_way.flatten(-2) * half_way.mean((-2, -1)).unsqueeze(-1)
+
+
 # what is done to the channels, the width after it, and the groups that are left among them
 OPERATIONS = {
     "nothing": (lambda x: x, 12, [12]),
@@ -188,6 +193,7 @@ OPERATIONS = {
     "gated halves": (lambda x: x[..., :6] * x[..., 6:].sigmoid(), 6, [6]),
     "uneven parts": (lambda x: torch.cat([x[..., 9:], x[..., :9]], -1), 12, [3, 9]),
     "shuffle": (lambda x: x.view(*x.shape[:-1], 3, 4).transpose(-1, -2).flatten(-2), 12, [12]),
+    "shuffle, looked at half way": (looked_at, 12, [3, 4]),
     "softmax over groups": (lambda x: x.view(*x.shape[:-1], 3, 4).softmax(-2).flatten(-2), 12, [3, 4]),
     "softmax in groups": (lambda x: x.view(*x.shape[:-1], 3, 4).softmax(-1).flatten(-2), 12, [3, 4, 4, 4]),
     "maximum over groups": (lambda x: x.view(*x.shape[:-1], 3, 4).amax(-2), 4, [3, 4]),
