@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .data import StateError, SymmetryError
+from .derivation import laid_out
 
 # %% ../nbs/01f_assignment.ipynb #3bbdf7f9
 def _solvers():
@@ -278,7 +279,8 @@ class Layout:
     """
 
     def __init__(self, plan: Plan, state: Mapping[str, Tensor], device, dtype, copy: bool = False):
-        state = {name: state[name].detach().to(device=device, dtype=dtype) for name in plan.names}
+        axes = plan.symmetry.axes
+        state = {name: laid_out(state[name].detach().to(device=device, dtype=dtype), axes[name]) for name in plan.names}
         views = [block.view(state) for block in plan.blocks]
         lay = lambda x: x.contiguous() if copy or x.numel() < 1 << 16 else x
         self.uses = [[lay(use.layout(views[use.block])) for use in unit.uses] for unit in plan.units]

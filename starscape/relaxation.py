@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from .assignment import Block, Plan, assign
+from .derivation import laid_out, put_back
 
 # %% ../nbs/01h_relaxation.ipynb #56349c30
 def _soft_block(block: Block, x: Tensor, matrices: Mapping[str, Tensor]) -> Tensor:
@@ -35,13 +36,15 @@ def _soft_block(block: Block, x: Tensor, matrices: Mapping[str, Tensor]) -> Tens
 
 def soft_state(plan: Plan, state: Mapping[str, Tensor], matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
     "The parameters that the symmetry moves, under doubly stochastic matrices."
-    out = {name: state[name].clone() for name in plan.names}
+    axes = plan.symmetry.axes
+    state = {name: laid_out(state[name], axes[name]) for name in plan.names}
+    out = {name: tensor.clone() for name, tensor in state.items()}
     for block in plan.blocks:
         target = out[block.name]
         for axis, (start, length) in enumerate(block.cut):
             target = target.narrow(axis, start, length)
         target.copy_(_soft_block(block, block.view(state), matrices).reshape(target.shape))
-    return out
+    return {name: put_back(tensor, axes[name]) for name, tensor in out.items()}
 
 
 def one_hot(p: Tensor) -> Tensor:

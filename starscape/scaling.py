@@ -18,7 +18,7 @@ from fractions import Fraction
 import torch
 from torch.export.graph_signature import InputKind, OutputKind
 
-from .axes import Cause, find
+from .axes import Cause
 from .operators import Axes, GraphFollower, _cause, _labels, _name, live_nodes
 
 # %% ../nbs/01da_scaling.ipynb #93c3aa96
@@ -92,7 +92,7 @@ class Homogeneity:
 
     def atoms(self, term) -> list:
         "The free atoms that an axis is made of."
-        return list(dict.fromkeys(a for segment in self.follower.terms.resolve(term) for a in map(find, segment) if not a.pinned))
+        return list(dict.fromkeys(a for segment in self.follower.terms.segments(term) for a in segment if not a.pinned))
 
     def axes(self, value) -> list[list]:
         "The free atoms of each axis of a tensor, or of a stack of tensors."
@@ -137,7 +137,8 @@ class Walk(Homogeneity):
         env, inputs, live = {}, iter(inputs), live_nodes(graph_module.graph)
         for node in graph_module.graph.nodes:
             if node.op == "placeholder": env[node] = next(inputs)
-            elif node not in live: continue
+            elif node not in live or node in self.follower.skipped: continue
+            elif node in self.follower.shuffled: env[node] = _carry(self, node, env[self.follower.shuffled[node]])
             elif node.op == "get_attr":
                 value = operator.attrgetter(node.target)(graph_module)
                 env[node] = _zero(value) if isinstance(value, torch.Tensor) else value

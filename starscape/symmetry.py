@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Permutation', 'Element', 'as_element', 'outer_factor', 'segment_index', 'PermutationSymmetry', 'segment_length',
-           'axes_shape', 'axis_index', 'permute_tensor', 'rescaled', 'unit_rows', 'Axis', 'Factor', 'Rescaling',
-           'Segment']
+           'axes_shape', 'axis_index', 'permute_tensor', 'rescaled', 'unit_rows', 'Axis', 'Factor', 'Ordered',
+           'Rescaling', 'Segment']
 
 # %% ../nbs/02_symmetry.ipynb #5bedcd98
+import contextlib
 import copy
 import html
 import itertools
@@ -22,11 +23,11 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .data import StateError, SymmetryError
-from .derivation import Axis, Factor, Segment, as_call, derive_once, doubled, what_counts
+from .derivation import Axis, Factor, Ordered, Segment, as_call, derive_once, doubled, laid_out, put_back, what_counts
 from .scaling import Rescaling
 
 # %% ../nbs/02_symmetry.ipynb #9167466e
-_all_ = ["Axis", "Factor", "Rescaling", "Segment"]
+_all_ = ["Axis", "Factor", "Ordered", "Rescaling", "Segment"]
 
 # %% ../nbs/02_symmetry.ipynb #736dea26
 Permutation = dict[str, Tensor]
@@ -231,7 +232,10 @@ def axis_index(axis: Axis, permutation: Permutation) -> Tensor:
     for segment in axis:
         out.append(segment_index(segment, permutation) + offset)
         offset += segment_length(segment)
-    return torch.cat(out) if out else torch.zeros(0, dtype=torch.long)
+    index = torch.cat(out) if out else torch.zeros(0, dtype=torch.long)
+    if not isinstance(axis, Ordered): return index
+    order = torch.tensor(axis.order)
+    return order.argsort()[index[order]]
 
 def permute_tensor(tensor: Tensor, axes: tuple[Axis, ...], permutation: Permutation) -> Tensor:
     "A tensor with each of its axes permuted."
@@ -245,6 +249,7 @@ def permute_tensor(tensor: Tensor, axes: tuple[Axis, ...], permutation: Permutat
 # %% ../nbs/02_symmetry.ipynb #a4b52139
 def _permute_blocks(tensor, axes, permutation) -> Tensor:
     "Permute a tensor in which a family on one axis follows a factor of another."
+    tensor = laid_out(tensor, axes)
     out = tensor.clone()
     for segments in itertools.product(*map(enumerate, axes)):
         starts = [sum(map(segment_length, axis[:i])) for axis, (i, _) in zip(axes, segments)]
@@ -258,7 +263,7 @@ def _permute_blocks(tensor, axes, permutation) -> Tensor:
             if len(f.groups) > 1: shape[outer_factor(f, factors[:d])] = len(f.groups)
             block = torch.take_along_dim(block, index.reshape(shape).to(tensor.device), d)
         out[place] = block.reshape(out[place].shape)
-    return out
+    return put_back(out, axes)
 
 # %% ../nbs/02_symmetry.ipynb #0ce9d7aa
 def _families(axes) -> dict[str, tuple[str, tuple[str, ...], int]]:
@@ -314,6 +319,7 @@ def rescaled(symmetry, factors: Mapping[str, Tensor], state: Mapping[str, Tensor
 
 def _multiplied(tensor: Tensor, axes, factors: dict[tuple[int, str], Tensor]) -> Tensor:
     "A tensor times the factors of the groups on its axes."
+    tensor = laid_out(tensor, axes)
     out = tensor.clone()
     for place, parts in _pieces(axes):
         block = tensor[place].reshape([f.size for _, f in parts])
@@ -325,7 +331,7 @@ def _multiplied(tensor: Tensor, axes, factors: dict[tuple[int, str], Tensor]) ->
             if len(f.groups) > 1: shape[outer_factor(f, [x for _, x in parts[:n]])] = len(f.groups)
             block = block * own.reshape(shape).to(tensor)
         out[place] = block.reshape(out[place].shape)
-    return out
+    return put_back(out, axes)
 
 def _pieces(axes):
     "The pieces of a tensor, one per combination of segments: where it is, and the (axis, factor) of each of its dimensions."
@@ -336,7 +342,7 @@ def _pieces(axes):
 
 def unit_rows(tensor: Tensor, axes, axis: int, group: str) -> Tensor:
     "The elements of a tensor that belong to each unit of a group on one axis, `(units, elements)`."
-    rows = []
+    rows, tensor = [], laid_out(tensor, axes)
     for place, parts in _pieces(axes):
         for n, (d, f) in enumerate(parts):
             if d != axis or group not in f.groups: continue
@@ -368,22 +374,41 @@ def _from_spec(cls, spec, state, buffers):
 
 def _spec_axis(entry, size: int) -> Axis:
     if entry is None or isinstance(entry, str): return ((Factor(size, () if entry is None else (entry,)),),)
+    if isinstance(entry, Ordered): return entry
     return tuple(tuple(segment) for segment in entry)
 
 # %% ../nbs/02_symmetry.ipynb #4d9efff4
+_EXACT = dict.fromkeys((torch.float32, torch.bfloat16, torch.float16), torch.float64) | {torch.complex64: torch.complex128}
+
 class _Exactly(TorchDispatchMode):
     "Runs a network in float64 even where it asks for less, with dropout keeping everything."
+    supports_higher_order_operators = True
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        if kwargs.get("dtype") in (torch.float32, torch.bfloat16, torch.float16): kwargs["dtype"] = torch.float64
+        if kwargs.get("dtype") in _EXACT: kwargs["dtype"] = _EXACT[kwargs["dtype"]]
         if func is torch.ops.aten.bernoulli_.float: return args[0].fill_(1)
         if func is torch.ops.aten.native_dropout.default: return args[0].clone(), torch.ones_like(args[0], dtype=torch.bool)
-        return func(*args, **kwargs)
+        if func is torch.ops.aten._grouped_mm.default: return _grouped_mm(*args, **kwargs)
+        try: return func(*args, **kwargs)
+        except RuntimeError:  # constants that the network keeps in float32, beside float64
+            if func._schema.is_mutable or not any(isinstance(x, Tensor) and x.dtype in _EXACT for x in pytree.tree_leaves((args, kwargs))): raise
+            return func(*pytree.tree_map(_exact, args), **pytree.tree_map(_exact, kwargs))
+
+def _grouped_mm(x, y, offs=None, bias=None, out_dtype=None) -> Tensor:
+    "Runs of rows times a matrix each, which PyTorch has in float32 and less."
+    if offs is None or x.ndim != 2 or y.ndim != 3: return torch.ops.aten._grouped_mm(x, y, offs, bias, out_dtype)
+    sizes = torch.diff(offs, prepend=offs.new_zeros(1)).tolist()
+    rows = torch.cat([part @ matrix for part, matrix in zip(x.split([*sizes, len(x) - sum(sizes)]), (*y, torch.zeros_like(y[0])))])
+    return rows if bias is None else rows + bias
+
+def _exact(x): return x.to(_EXACT[x.dtype]) if isinstance(x, Tensor) and x.dtype in _EXACT else x
 
 # %% ../nbs/02_symmetry.ipynb #116417fa
 def _randomise(state: Mapping[str, Tensor], g: torch.Generator) -> dict[str, Tensor]:
     "Random values of a size that keeps signals alive: positive vectors, matrices scaled by their fan-in."
     def fill(t):
+        if t.is_complex(): return torch.complex(fill(t.real), fill(t.imag))
         if not t.is_floating_point(): return t.clone()
         r = torch.rand(t.shape, generator=g, dtype=torch.float64)
         if t.ndim < 2: return r + 0.5
@@ -392,16 +417,26 @@ def _randomise(state: Mapping[str, Tensor], g: torch.Generator) -> dict[str, Ten
     return {k: filled[id(t)] for k, t in state.items()}
 
 # %% ../nbs/02_symmetry.ipynb #d8f7c2bb
-def _to_double(x):
-    if not isinstance(x, Tensor): return x
-    return x.detach().cpu().double() if x.is_floating_point() else x.detach().cpu()
+def _to_double(x): return _exact(x.detach().cpu()) if isinstance(x, Tensor) else x
+
+def _copied(model: nn.Module) -> nn.Module:
+    "A deep copy; tensors that hooks have computed and left behind (weight norm does) are copied by value."
+    left = [x for m in model.modules() for x in vars(m).values() if isinstance(x, Tensor) and not x.is_leaf]
+    return copy.deepcopy(model, {id(x): x.detach().clone() for x in left})
+
+@contextlib.contextmanager
+def _double_by_default():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try: yield
+    finally: torch.set_default_dtype(before)
 
 def _run(model, state, args, kwargs, training: bool, seed: int, output):
     "Outputs and state after one forward pass from `state`."
     for name, tensor in model.state_dict(keep_vars=True).items():
         if name in state: tensor.detach().copy_(state[name])
     model.train(training)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), _Exactly():
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), _double_by_default(), _Exactly():
         torch.manual_seed(seed)
         out = output(model(*copy.deepcopy(args), **copy.deepcopy(kwargs)))
     leaves = [x.clone() for x in pytree.tree_leaves(out) if isinstance(x, Tensor)]
@@ -410,22 +445,23 @@ def _run(model, state, args, kwargs, training: bool, seed: int, output):
 # %% ../nbs/02_symmetry.ipynb #c447d80a
 def _relative_error(a: Tensor, b: Tensor) -> float:
     if a.shape != b.shape: return float("inf")
-    if not a.is_floating_point(): return float(not torch.equal(a, b))
+    if not (a.is_floating_point() or a.is_complex()): return float(not torch.equal(a, b))
     scale = a.abs().max().item() if a.numel() else 0.0
     error = (a - b).abs().max().item() if a.numel() else 0.0
     return error / scale if scale > 0 else error
 
 def _verify(symmetry, model, example_inputs, seed, tolerance, output) -> float:
     args, kwargs = pytree.tree_map(_to_double, as_call(example_inputs))
-    model = copy.deepcopy(model).cpu().double()
+    model = _copied(model).cpu().double()
     g = torch.Generator().manual_seed(seed)
     tensors = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
     state, p = _randomise(tensors, g), symmetry.random(g)
     moved, worst = symmetry.apply(p, state), 0.0
     for training in (False, True):
         try: outputs, after = _run(model, state, args, kwargs, training, seed, output)
-        except Exception:
-            if not training: raise
+        except Exception as error:
+            if not training: raise SymmetryError(f"{type(model).__name__} cannot be checked: it does not run in float64 on the CPU "
+                                                 f"({type(error).__name__}: {error}).") from error
             args, kwargs = doubled((args, kwargs))  # one image alone has no batch statistics
             try: outputs, after = _run(model, state, args, kwargs, training, seed, output)
             except Exception: break  # there is no train mode to preserve on these inputs

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from starscape.data import StateError, SymmetryError, require_torchvision
+from starscape.matching import match_activations, match_weights
 from starscape.networks import build_network
 from starscape.rescaling import balance, match_modulo
-from starscape.symmetry import Element, Factor, PermutationSymmetry, _randomise
+from starscape.symmetry import Element, Factor, Ordered, PermutationSymmetry, _randomise
 
 IMAGES = torch.randn(4, 3, 32, 32)
 
@@ -169,20 +170,30 @@ def written_in_place(x):
     return y
 
 
+def looked_at(x):
+    half_way = x.view(*x.shape[:-1], 3, 4).transpose(-1, -2)
+    return half_way.flatten(-2) * half_way.mean((-2, -1)).unsqueeze(-1)
+
+
 # what is done to the channels, the width after it, and the groups that are left among them
 OPERATIONS = {
     "nothing": (lambda x: x, 12, [12]),
-    "sort": (lambda x: x.sort(-1).values, 12, []),
+    "sort": (lambda x: x.sort(-1).values, 12, [12]),
     "cumulative sum": (lambda x: x.cumsum(-1), 12, []),
-    "roll": (lambda x: x.roll(1, -1), 12, []),
-    "flip": (lambda x: x.flip(-1), 12, []),
-    "take by index": (lambda x: x[..., torch.tensor([3, 1, 2])], 3, []),
-    "every second": (lambda x: x[..., ::2], 6, []),
+    "roll": (lambda x: x.roll(1, -1), 12, [12]),
+    "roll through all axes": (lambda x: x.roll(1), 12, []),
+    "flip": (lambda x: x.flip(-1), 12, [12]),
+    "added to its mirror image": (lambda x: x + x.flip(-1), 12, []),
+    "take by index": (lambda x: x[..., torch.tensor([3, 1, 2])], 3, [3, 9]),
+    "take some twice": (lambda x: x[..., torch.tensor([3, 1, 2, 1, 3])], 5, [2, 9]),
+    "take by an index written to": (lambda x: x[..., torch.tensor([3, 1, 2]).add_(1)], 3, []),
+    "every second": (lambda x: x[..., ::2], 6, [6, 6]),
     "halves added in place": (written_in_place, 12, [6]),
     "halves swapped": (lambda x: torch.cat([x[..., 6:], x[..., :6]], -1), 12, [6, 6]),
     "gated halves": (lambda x: x[..., :6] * x[..., 6:].sigmoid(), 6, [6]),
     "uneven parts": (lambda x: torch.cat([x[..., 9:], x[..., :9]], -1), 12, [3, 9]),
-    "shuffle": (lambda x: x.view(*x.shape[:-1], 3, 4).transpose(-1, -2).flatten(-2), 12, [3, 4]),  # groups come last after it
+    "shuffle": (lambda x: x.view(*x.shape[:-1], 3, 4).transpose(-1, -2).flatten(-2), 12, [12]),
+    "shuffle, looked at half way": (looked_at, 12, [3, 4]),
     "softmax over groups": (lambda x: x.view(*x.shape[:-1], 3, 4).softmax(-2).flatten(-2), 12, [3, 4]),
     "softmax in groups": (lambda x: x.view(*x.shape[:-1], 3, 4).softmax(-1).flatten(-2), 12, [3, 4, 4, 4]),
     "maximum over groups": (lambda x: x.view(*x.shape[:-1], 3, 4).amax(-2), 4, [3, 4]),
@@ -194,7 +205,7 @@ OPERATIONS = {
     "normalised": (lambda x: F.normalize(x, dim=-1), 12, [12]),
     "einsum": (lambda x: torch.einsum("btc,bsc,bsd->btd", x, x, x), 12, [12]),
     "largest and where": (lambda x: x.max(-1).indices.unsqueeze(-1).to(x.dtype) + x, 12, []),
-    "top two": (lambda x: x.topk(2, -1).values, 2, []),
+    "top two": (lambda x: x.topk(2, -1).values, 2, [12]),
     "peeked at for its shape": (lambda x: x + torch.zeros(x[..., 3].shape).unsqueeze(-1), 12, [12]),
 }
 
@@ -229,6 +240,219 @@ def test_an_unknown_operator_pins_what_it_touches_and_is_named():
     pinned = frame[(frame.parameter == "before.weight") & (frame.axis == 0)]
     assert list(pinned.pinned_by) == ["starscape_tests.weigh"] and pinned.source.iloc[0].startswith("test_symmetry.py:")
     symmetry.verify(model, TOKENS)
+
+
+# --- axes in other orders
+
+
+class Shuffles(nn.Module):
+    """ShuffleNetV2 in small: half of the channels pass by, and the halves are shuffled into each other."""
+
+    def __init__(self, width=7, blocks=3):
+        super().__init__()
+        self.stem, self.side = nn.Linear(8, width), nn.Linear(8, width)
+        self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(blocks))
+        self.head = nn.Linear(2 * width, 3)
+
+    def forward(self, x):
+        x = self.shuffled(torch.cat([self.stem(x), self.side(x)], -1))
+        for block in self.blocks:
+            kept, seen = x.chunk(2, -1)
+            x = self.shuffled(torch.cat([kept, F.relu(block(seen))], -1))
+        return self.head(x)
+
+    def shuffled(self, x):
+        return x.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
+
+
+def shuffled_cells(width, blocks):
+    """How many units of one layer are read by the same layers, counted unit by unit: these may trade places, and no others."""
+    x = [(layer, i) for i in range(width) for layer in ("stem", "side")]
+    readers = {}
+    for block in range(blocks):
+        kept, seen = x[:width], x[width:]
+        for unit in seen:
+            readers.setdefault(unit, []).append(block)
+        x = [unit for pair in zip(kept, [(block, i) for i in range(width)]) for unit in pair]
+    for unit in x:
+        readers.setdefault(unit, []).append("head")
+    cells = {}
+    for (layer, _), read in readers.items():
+        cells[layer, tuple(read)] = cells.get((layer, tuple(read)), 0) + 1
+    return sorted(n for n in cells.values() if n > 1)
+
+
+@pytest.mark.parametrize("width, blocks", [(4, 1), (7, 3), (16, 4)])
+def test_shuffled_halves_have_every_symmetry_there_is(width, blocks):
+    model = Shuffles(width, blocks)
+    symmetry = PermutationSymmetry.of(model, TOKENS)
+    assert sorted(symmetry.groups.values()) == shuffled_cells(width, blocks)
+    assert symmetry.verify(model, TOKENS) < 1e-10
+    assert_sensitive(symmetry, model, TOKENS)
+    state, g = random_state(model), torch.Generator().manual_seed(2)
+    p, q = symmetry.random(g), symmetry.random(g)
+    assert same(symmetry.apply(symmetry.compose(p, q), state), symmetry.apply(p, symmetry.apply(q, state)))
+    assert same(symmetry.apply(symmetry.inverse(p), symmetry.apply(p, state)), state)
+    scaled = PermutationSymmetry.of(model, TOKENS, modulo=ALL)
+    assert scaled.rescalings and scaled.verify(model, TOKENS) < 1e-10
+
+
+def test_a_planted_permutation_of_shuffled_channels_is_found():
+    model = Shuffles(16, 4)
+    symmetry, state = PermutationSymmetry.of(model, TOKENS), random_state(model)
+    assert any(isinstance(axis, Ordered) for axes in symmetry.axes.values() for axis in axes)
+    planted = symmetry.apply(symmetry.random(torch.Generator().manual_seed(3)), state)
+    assert same(symmetry.apply(match_weights(symmetry, state, planted), planted), state)
+    x, single = torch.randn(64, 8), lambda s: {k: v.float() for k, v in s.items()}
+    found = match_activations(symmetry, single(state), single(planted), model=model, inputs=x)
+    assert same(symmetry.apply(found, planted), state)
+    wide = PermutationSymmetry.of(model, TOKENS, modulo=ALL)
+    moved = wide.apply(wide.random(torch.Generator().manual_seed(4)), state)
+    for name, tensor in wide.apply(match_modulo(wide, state, moved), moved).items():
+        assert torch.allclose(tensor, state[name], rtol=1e-6), name
+
+
+# --- what users write: right, or refused by name
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer; `out` says what is read of it, and `first` makes its first state."""
+
+    def __init__(self, layer, out, width, first=None):
+        super().__init__()
+        self.layer, self.out, self.head = layer, out, nn.Linear(width, 3)
+        self.first = None if first is None else nn.Parameter(torch.randn(first))
+
+    def forward(self, x):
+        state = None if self.first is None else self.first.expand(-1, len(x), -1).contiguous()
+        if state is not None and isinstance(self.layer, nn.LSTM):
+            state = (state, state * 2)
+        return self.head(self.out(*self.layer(x, state)))
+
+
+class Encoder(nn.Module):
+    """What one recurrent layer remembers is where another begins."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads, self.writes, self.head = nn.LSTM(8, 5, batch_first=True), nn.LSTM(8, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.head(self.writes(x, self.reads(x)[1])[0])
+
+
+class Steps(nn.Module):
+    def __init__(self, cell):
+        super().__init__()
+        self.cell, self.head = cell, nn.Linear(5, 3)
+
+    def forward(self, x):
+        state = self.cell(x[:, 0])
+        for t in range(1, 3):
+            state = self.cell(x[:, t], state)
+        return self.head(state[0] if isinstance(state, tuple) else state)
+
+
+def lstm(layers=1, **options):
+    return nn.LSTM(8, 5, layers, batch_first=True, **options)
+
+
+RECURRENT = {  # and the groups there are
+    "all outputs": (lambda: Recurrent(lstm(2), lambda y, s: y, 5), [5, 5]),
+    "both directions": (lambda: Recurrent(lstm(1, bidirectional=True), lambda y, s: y, 10), [5, 5]),
+    "the last state of each layer": (lambda: Recurrent(lstm(2), lambda y, s: s[0][0] + 2 * s[0][1], 5), [5]),
+    "the last state of the first layer": (lambda: Recurrent(lstm(2), lambda y, s: torch.cat([y[:, -1], s[1][0]], -1), 10), [5, 5]),
+    "the last states, in a row": (lambda: Recurrent(nn.GRU(8, 5, 2, batch_first=True), lambda y, s: s.movedim(0, 1).flatten(1), 10), [5]),
+    "a learned first state": (lambda: Recurrent(lstm(), lambda y, s: y, 5, first=(1, 1, 5)), [5]),
+    "a learned first state of two layers": (lambda: Recurrent(nn.GRU(8, 5, 2, batch_first=True), lambda y, s: y, 5, first=(2, 1, 5)), [5]),
+    "a projection": (lambda: Recurrent(lstm(proj_size=3), lambda y, s: y, 3), [3, 5]),
+    "an encoder": (Encoder, [5]),
+    "an LSTM cell": (lambda: Steps(nn.LSTMCell(8, 5)), [5]),
+    "a GRU cell": (lambda: Steps(nn.GRUCell(8, 5)), [5]),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_what_a_recurrent_layer_remembers_moves_with_it(name):
+    make, groups = RECURRENT[name]
+    model = make()
+    symmetry = PermutationSymmetry.of(model, TOKENS)
+    assert sorted(symmetry.groups.values()) == groups and symmetry.verify(model, TOKENS) < 1e-10
+    assert_sensitive(symmetry, model, TOKENS)
+
+
+def set_where(x):
+    y, mask = x.clone(), torch.zeros(12, dtype=torch.bool)
+    mask[4:] = True
+    y[..., mask] = 0
+    return y
+
+
+def spectrum(x):
+    return torch.fft.irfft(torch.fft.rfft(x, dim=1) * torch.polar(torch.ones(4), torch.arange(4.0))[:, None], n=6, dim=1)
+
+
+USER_WRITTEN = {  # what is done to 12 channels, and the groups left among them
+    "in place under a mask": (set_where, [4, 8]),
+    "a spectrum over time": (spectrum, [12]),
+    "a spectrum over channels": (lambda x: torch.fft.fft(x).abs(), []),
+    "rows picked by an index": (lambda x: x.gather(1, torch.zeros(2, 6, 1, dtype=torch.long).expand(-1, -1, 12)), [12]),
+    "rows added by an index": (lambda x: torch.zeros(2, 6, 12).index_add(1, torch.tensor([0, 0, 1, 1, 2, 2]), x), [12]),
+    "rows under a mask": (lambda x: x[x.sum(-1) > 1], [12]),
+    "distances": (lambda x: torch.cdist(x, x) @ x, [12]),
+    "an einsum with no arrow": (lambda x: torch.einsum("btc,bsc", x, x) @ x, [12]),
+    "the median of time": (lambda x: x - x.median(1, keepdim=True).values, [12]),
+    "which is largest": (lambda x: F.one_hot(x.argmax(-1), 12) * x, []),
+    "windows of time": (lambda x: x.unfold(1, 3, 1).sum(-1), [12]),
+    "a matrix of ones": (lambda x: x @ torch.ones(12, 12), [12]),
+    "one part in every third place": (lambda x: torch.stack([x[..., i::3] for i in (2, 0, 1)], -1).flatten(-2), [4]),
+    "another type": (lambda x: x.float().view(torch.int32).bitwise_and(-1).view(torch.float32), [12]),
+}
+
+
+@pytest.mark.parametrize("name", USER_WRITTEN)
+def test_what_users_write(name):
+    f, groups = USER_WRITTEN[name]
+    model = Through(f)
+    symmetry = PermutationSymmetry.of(model, TOKENS)
+    on_channels = {g for a in symmetry.axes["before.weight"][0] for factor in a for g in factor.groups}
+    assert sorted(symmetry.groups[g] for g in on_channels) == groups
+    if name != "another type":
+        symmetry.verify(model, TOKENS)
+
+
+@pytest.mark.parametrize("wrap", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm, nn.utils.weight_norm])
+def test_parametrised_weights(wrap):
+    model = nn.Sequential(wrap(nn.Conv1d(6, 7, 3)), nn.ReLU(), wrap(nn.Conv1d(7, 5, 3)), nn.Tanh(), nn.Conv1d(5, 2, 1))
+    symmetry = PermutationSymmetry.of(model, TOKENS)
+    assert sorted(symmetry.groups.values()) == [5, 7] and symmetry.verify(model, TOKENS) < 1e-10
+
+
+def test_tokens_routed_to_experts():
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate = nn.Linear(8, 4)
+            self.experts = nn.ModuleList(nn.Sequential(nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 5)) for _ in range(4))
+
+        def forward(self, x):
+            x = x.flatten(0, 1)
+            chosen, out = self.gate(x).argmax(-1), x.new_zeros(len(x), 5)
+            for i, expert in enumerate(self.experts):
+                rows = torch.where(chosen == i)[0]  # how many there are depends on the data
+                out.index_add_(0, rows, expert(x[rows]))
+            return out
+
+    symmetry = PermutationSymmetry.of(Routed(), TOKENS)
+    assert sorted(symmetry.groups.values()) == [9] * 4 and symmetry.verify(Routed(), TOKENS) < 1e-10
+
+
+def test_a_form_of_an_operator_that_its_rule_does_not_know_pins():
+    model = Through(lambda x: x.float().view(torch.float16).view(torch.float32))
+    symmetry = PermutationSymmetry.of(model, TOKENS)
+    assert not symmetry.groups and "view" in set(symmetry.frame().pinned_by)
+    with pytest.raises(SymmetryError, match="cannot be checked: it does not run in float64"):
+        symmetry.verify(model, TOKENS)
 
 
 # --- how parameters are held
