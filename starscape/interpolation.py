@@ -99,10 +99,12 @@ def recalibrate(
     batch_size: int = CALIBRATION_BATCH,  # examples in a batch of a cumulative pass or of "one-pass", at the most
 ) -> nn.Module:
     "Compute the BatchNorm running statistics of a module on the training split, without augmentation; returns the module."
-    lookup("BatchNorm mode", mode, BATCHNORM_MODES)
+    return _recalibrate(module, task.train_x, lookup("BatchNorm mode", mode, BATCHNORM_MODES), batch_size)
+
+def _recalibrate(module: nn.Module, x: Tensor, mode: str, batch_size: int) -> nn.Module:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if mode == "keep" or not norms: return module
-    modes, momenta, x = [(m, m.training) for m in module.modules()], [m.momentum for m in norms], task.train_x
+    modes, momenta = [(m, m.training) for m in module.modules()], [m.momentum for m in norms]
     try:
         module.eval()  # dropout stays off
         # equal parts, so that their plain average gives every example the same weight
@@ -352,28 +354,41 @@ class Evaluator:
     ):
         if not 0 < memory_fraction <= 1: raise SettingsError(f"memory_fraction is a share of the free memory, in (0, 1], found {memory_fraction}.")
         if task.device.type == "cpu": _keep_memory()
-        self.module, self.task, self.splits, self.batchnorm = _memory_format(module.to(task.device)).eval(), task, tuple(splits), lookup("BatchNorm mode", batchnorm, BATCHNORM_MODES)
+        self.module, self.splits, self.batchnorm = _memory_format(module.to(task.device)).eval(), tuple(splits), lookup("BatchNorm mode", batchnorm, BATCHNORM_MODES)
+        self.tensors = self.module.state_dict()  # they share its memory
         self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         self.chain = is_linear_chain(module) and task.train_x.is_floating_point()
         self.last = next(reversed(self.module._modules), None) if self.chain and type(self.module[-1]) is nn.Linear else None
         self.body = _in_place(self.module[:-1]) if self.last else None
-        self.x, self.y = (torch.cat([task.split(s)[i] for s in self.splits]) for i in (0, 1))
-        if self.x.ndim == 4 and self.x.is_floating_point(): self.x = _channels_last(self.x)
-        sizes = [len(task.split(s)[1]) for s in self.splits]
-        self.share = torch.block_diag(*[torch.full((n, 1), 1 / n, dtype=torch.float64) for n in sizes]).to(self.y.device)  # (examples, splits)
-        self.folded = _Folded(self.module) if self.norms else None
-        bytes_each = _example_bytes(self.module, task.train_x)
-        most, floats = max(1, int(memory_fraction * _free_memory(task.device)) // bytes_each), max(1, bytes_each // 16)
-        self.batch = min(most, len(self.y) if self.chain or task.device.type != "cpu" else _cpu_batch(floats))
-        self.stack = max(1, min(most // self.batch, _STACK_FLOATS * (1 if task.device.type == "cpu" else 256) // (self.batch * floats))) if self.chain else 1
-        self.calibrates = bool(self.norms) and batchnorm in ("cumulative", "one-pass")
-        self.calibration = min(CALIBRATION_BATCH, most)
-        self.exact = self.calibration >= min(CALIBRATION_BATCH, len(task.train_y)) or not self.calibrates  # False once the statistics were computed on smaller batches than the definition says
-        self.layerwise = None
+        self.folded = None if self.chain else _Folded(self.module)
+        self.calibrates, self.layerwise = bool(self.norms) and batchnorm in ("cumulative", "one-pass"), None
         if self.calibrates:
             with contextlib.suppress(ValueError): self.layerwise = _Layerwise(self.module, self.norms)
+        bytes_each = _example_bytes(self.module, task.train_x)
+        self._most, self._floats = max(1, int(memory_fraction * _free_memory(task.device)) // bytes_each), max(1, bytes_each // 16)
+        self.calibration = min(CALIBRATION_BATCH, self._most)
+        sizes = [len(task.split(s)[1]) for s in self.splits]
+        self.share = torch.block_diag(*[torch.full((n, 1), 1 / n, dtype=torch.float64) for n in sizes]).to(task.device)  # (examples, splits)
         first = sum(sizes[: self.splits.index("train")]) if "train" in self.splits else 0
         self.train_rows = slice(first, first + len(task.train_y)) if "train" in self.splits else None
+        self._take(*(torch.cat([task.split(s)[i] for s in self.splits]) for i in (0, 1)), None if self.train_rows else task.train_x)
+
+    def _take(self, x: Tensor, y: Tensor, train: Tensor | None) -> None:
+        "Evaluate on x and y, with statistics of `train`, which may be a part of x."
+        images = lambda v: _channels_last(v) if v.ndim == 4 and v.is_floating_point() else v
+        self.x, self.y = images(x), y
+        self.train = self.x[self.train_rows] if train is None else images(train)
+        on_cpu = x.device.type == "cpu"
+        self.batch = min(self._most, len(y) if self.chain or not on_cpu else _cpu_batch(self._floats))
+        self.stack = max(1, min(self._most // self.batch, _STACK_FLOATS * (1 if on_cpu else 256) // (self.batch * self._floats))) if self.chain else 1
+        self.exact = self.calibration >= min(CALIBRATION_BATCH, len(self.train)) or not self.calibrates  # False once the statistics were computed on smaller batches than the definition says
+
+    def few(self, rows: Tensor, train_rows: Tensor) -> "Evaluator":
+        "For `each` on some of the examples, with BatchNorm statistics of some training data. The two share the network: one works at a time."
+        other = copy.copy(self)
+        other._take(self.x[rows], self.y[rows], self.train[train_rows])
+        other.train_rows = None
+        return other
 
     @torch.inference_mode()
     def measure(
@@ -385,10 +400,14 @@ class Evaluator:
     ) -> tuple[Tensor, Tensor]:
         "Mean cross-entropy (nats) and accuracy (fraction) on each split: two tensors (splits, n), on the CPU."
         loss, accuracy = (torch.zeros(len(self.splits), len(positions), dtype=torch.float64) for _ in range(2))
-        for part, nats, right in self._points(at, positions, fresh):
-            loss[:, part], accuracy[:, part] = (nats.double() @ self.share).T.cpu(), (right.double() @ self.share).T.cpu()
+        for part, *each in self._points(at, positions, fresh):
+            for values, mean in zip((loss, accuracy), self.means(*each)): values[:, part] = mean.cpu()
             report(len(part))
         return loss, accuracy
+
+    def means(self, *each: Tensor) -> tuple[Tensor, ...]:
+        "Means over the examples of each split, (splits, n), of values (n, examples of all splits)."
+        return tuple((values.double() @ self.share.to(values.device)).T for values in each)
 
     @torch.inference_mode()
     def each(self, at, positions: Tensor, fresh: Sequence[bool]) -> tuple[Tensor, Tensor]:
@@ -410,7 +429,7 @@ class Evaluator:
 
     def _shrink(self) -> bool:
         "Smaller pieces of work; `False` if there are none."
-        if self.task.device.type == "cuda": torch.cuda.empty_cache()
+        if self.y.device.type == "cuda": torch.cuda.empty_cache()
         if self.stack > 1: self.stack //= 2
         elif self.calibrates and self.calibration > max(1, self.batch):
             self.calibration //= 2
@@ -438,8 +457,7 @@ class Evaluator:
         return tuple(torch.cat(z, 1) for z in zip(*scored))
 
     def _single(self, state, fresh: bool) -> tuple[Tensor, Tensor]:
-        own = self.module.state_dict()
-        for k, v in own.items(): v.copy_(state[k])
+        for k, v in self.tensors.items(): v.copy_(state[k])
         if not fresh or not self.norms: return tuple(z[None] for z in self._plain(slice(None)))
         logits = self._calibrate()
         if logits is None or self.train_rows is None: return tuple(z[None] for z in self._plain(slice(None)))
@@ -448,12 +466,12 @@ class Evaluator:
 
     def _calibrate(self) -> Tensor | None:
         "Compute BatchNorm statistics as `recalibrate` does; logits of the training data where the same pass is their evaluation."
-        if self.layerwise is None: recalibrate(self.module, self.task, self.batchnorm, self.calibration); return None
-        x = self.x[self.train_rows] if self.train_rows is not None else _channels_last(self.task.train_x) if self.x.ndim == 4 and self.x.is_floating_point() else self.task.train_x
-        batches, kept = x.chunk(-(-len(x) // self.calibration)), []
-        unbiased = outputs = self.batchnorm == "one-pass"
+        if self.layerwise is None: _recalibrate(self.module, self.train, self.batchnorm, self.calibration); return None
+        batches, kept = self.train.chunk(-(-len(self.train) // self.calibration)), []
+        unbiased = self.batchnorm == "one-pass"
+        outputs = unbiased and len(batches) == 1 and self.train_rows is not None
         for xs in batches:
-            found = self.layerwise(xs, self.batch, unbiased, outputs and len(batches) == 1)
+            found = self.layerwise(xs, self.batch, unbiased, outputs)
             kept.append([(s.mean, s.var) for s in self.layerwise.statistics])
         for layer, *moments in zip(self.layerwise.statistics, *kept):
             for own, batchwise in zip((layer.norm.running_mean, layer.norm.running_var), zip(*moments)): own.copy_(torch.stack(batchwise).mean(0))
@@ -462,6 +480,6 @@ class Evaluator:
     def _plain(self, rows: slice) -> tuple[Tensor, Tensor]:
         "With the statistics that the network has."
         x, y = self.x[rows], self.y[rows]
-        module = self.folded.refresh() if self.folded and len(y) else self.module
+        module = self.folded.refresh() if self.folded else self.module
         scored = [self._score(module(xs), ys) for xs, ys in zip(x.split(self.batch), y.split(self.batch)) if len(ys)]
         return tuple(torch.cat(z) for z in zip(*scored)) if scored else (y.new_zeros(0, dtype=torch.float32), y.new_zeros(0, dtype=torch.bool))
