@@ -10,7 +10,7 @@ __all__ = ['PAIR_TYPES', 'MATCHINGS', 'SELECTIONS', 'COLUMNS', 'BARRIER_COLUMNS'
 # %% ../nbs/04_barriers.ipynb #95feb9a0
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -253,7 +253,7 @@ class Lines:
         self.module = self.network.build().eval()
         check_inputs(self.module, task.train_x[:2].cpu(), task.num_classes)
         self.batchnorm = batchnorm if has_batchnorm(self.module) else "none"
-        self._evaluator, self._own = None, {}
+        self._evaluator, self._own, self._read = None, {}, {}
 
     @property
     def evaluator(self) -> Evaluator:
@@ -265,11 +265,18 @@ class Lines:
 
     def states(self, first: str, second: str) -> list[dict[str, Tensor]]:
         "Both ends, aligned, on the device."
-        states = [self.zoo.state(n) for n in (first, second)]
-        for name, state in zip((first, second), states): check_state(state, self.module, where=f"Model {name!r}")
+        states = [self._state(n) for n in (first, second)]
         permutations = self._permutations(first, second)
         if permutations: symmetry = symmetry_for(self.network, self.task)
         return [{k: v.to(self.device) for k, v in (symmetry.apply(permutations[i], state) if i in permutations else state).items()} for i, state in enumerate(states)]
+
+    def _state(self, name: str) -> dict[str, Tensor]:
+        "A model as its file has it; the last few are kept, as the first of a pair is often that of the next."
+        if name not in self._read:
+            state = self.zoo.state(name)
+            check_state(state, self.module, where=f"Model {name!r}")
+            self._read = dict([*self._read.items()][-1:]) | {name: state}
+        return self._read[name]
 
     def _permutations(self, first: str, second: str) -> dict[int, Permutation]:
         if self.matching.method is None: return {}
@@ -300,7 +307,7 @@ class Lines:
     def own_each(self, name: str) -> tuple[Tensor, Tensor]:
         "Cross-entropy and correctness of every example, each (1, examples of all splits)."
         if name in self._own: return self._own[name]
-        state = {k: v.to(self.device) for k, v in self.zoo.state(name).items()}
+        state = {k: v.to(self.device) for k, v in self._state(name).items()}
         self._own[name] = self.evaluator.each(lambda i: stack([state]) if i.ndim else state, torch.zeros(1), [False])
         return self._own[name]
 
@@ -440,7 +447,9 @@ class _Scan:
         d, n, k = self.nats[s] - self.nats[s][r], self.sizes[s], self.tops[s]
         total, rest, m = d[:, :k].sum(1), d[:, k:], d.shape[1] - k
         if m == 0: return total / n, np.zeros(len(d))
-        return (total + (n - k) * rest.mean(1)) / n, (n - k) / n * rest.std(1, ddof=1) * (1 / m - 1 / (n - k)) ** 0.5
+        mean = rest.mean(1)
+        variance = np.square(rest - mean[:, None]).sum(1) / (m - 1)
+        return (total + (n - k) * mean) / n, (n - k) / n * np.sqrt(variance * (1 / m - 1 / (n - k)))
 
 def _chosen(nats: Tensor, m: int, generator: torch.Generator) -> tuple[Tensor, int]:
     "Rows of m examples, given all losses at a few positions, (positions, examples): those with the highest losses first, then some of the rest; and how many are of the first kind."
@@ -482,6 +491,8 @@ def _search(scan: _Scan, ts, ends, evaluate, references: Mapping[int, tuple], z:
         refer(i)
 
 # %% ../nbs/04_barriers.ipynb #fa21df75
+_STATISTICS = 128  # examples, at least, that BatchNorm statistics of a scan are computed on
+
 def adaptive_barriers(
     zoo: "Zoo | str | Path",
     pairs,  # as in `sweep`
@@ -494,7 +505,7 @@ def adaptive_barriers(
     n_restarts: int = 1,
     select: str = "objective",
     batchnorm: str = "cumulative",
-    sample: int | None = None,  # examples of each split in the scan; `None`: 64, with BatchNorm 96
+    sample: int = 96,  # examples of each split in the scan
     tolerance: float = 0.05,  # what may be missed, as a share of the barrier …
     floor: float = 0.002,  # … or in nats, whichever is more
     z: float = 3.0,  # standard errors in the margins
@@ -506,23 +517,22 @@ def adaptive_barriers(
     """Barriers like those of `barriers(sweep(…))` from a fraction of the evaluations.
 
     The columns of `barriers`, and: `missed`, by how much the loss barrier on this grid may at most be higher (a confidence
-    bound of `z` standard errors, twice that with BatchNorm), and `evaluations`, how many positions were evaluated on all data. The loss barrier is
+    bound of `z` standard errors, a third more with BatchNorm), and `evaluations`, how many positions were evaluated on all data. The loss barrier is
     always a measured rise, never an estimate. Accuracy barrier, highest loss and lowest accuracy are those of the
     evaluated positions."""
     zoo, ts = _zoo(zoo), t_grid(points)
     pairs, matching = _pairs(zoo, pairs), Matching.of(align, to=align_to, n_restarts=n_restarts, select=select, seed=seed)
     if not tolerance >= 0 or not floor > 0 or not z > 0: raise SettingsError(f"tolerance is at least 0, floor and z are positive, found {tolerance}, {floor} and {z}.")
-    if sample is not None and sample < 2: raise SettingsError(f"A spread needs two examples: sample is at least 2, found {sample}.")
+    if sample < 2: raise SettingsError(f"A spread needs two examples: sample is at least 2, found {sample}.")
     if not pairs: return pd.DataFrame(columns=[*BARRIER_COLUMNS, "missed", "evaluations"])
     lines, rows = Lines(zoo, pairs, task, matching, splits, batchnorm, memory_fraction, device, cached), []
-    # standard errors, and share of the difference itself, in a margin: a scan with BatchNorm statistics of its own is biased
-    margins = (z, 0.0) if lines.batchnorm in ("none", "keep") else (2 * z, 0.5)
-    m = sample or (64 if lines.batchnorm == "none" else 96)
+    # standard errors, and share of the difference itself, in a margin: a scan with BatchNorm statistics of a few examples is biased
+    margins = (z, 0.0) if lines.batchnorm in ("none", "keep") else (4 / 3 * z, 0.1)
     for first, second in progress(pairs, desc="searching barriers", unit="pair"):
-        key = lines.key(first, second, ts=ts.tolist(), scan=[m, "by loss"], tolerance=tolerance, floor=floor, margins=margins, sampled=seed)
+        key = lines.key(first, second, ts=ts.tolist(), scan=[sample, "by loss"], tolerance=tolerance, floor=floor, margins=margins, sampled=seed)
         found = zoo.cache_get("adaptive", key) if cached else None
         if found is None:
-            known, missed = _adaptive(lines, first, second, ts, m, seed, margins, tolerance, floor)
+            known, missed = _adaptive(lines, first, second, ts, sample, seed, margins, tolerance, floor)
             at = sorted(known)
             loss, accuracy = (torch.tensor(np.stack([known[i][j] for i in at], 1)) for j in (0, 1))
             found = dict(at=torch.tensor(at), loss=loss, accuracy=accuracy, missed=torch.as_tensor(missed))
@@ -549,7 +559,7 @@ def _adaptive(lines: Lines, first: str, second: str, ts: Tensor, m: int, seed: i
     nats, starts = torch.cat([ends[0][0], halfway[0], ends[1][0]]), np.cumsum([0, *sizes]).tolist()
     rows, tops = zip(*(_chosen(nats[:, start : start + n], m, generator) for start, n in zip(starts, sizes)))
     where = torch.cat([r + start for r, start in zip(rows, starts)])
-    few = evaluator.few(where.to(lines.device), torch.randperm(len(evaluator.train), generator=generator)[: 2 * m].to(lines.device))
+    few = evaluator.few(where.to(lines.device), torch.randperm(len(evaluator.train), generator=generator)[: max(m, _STATISTICS)].to(lines.device))
     scanned = few.each(at, ts[1:-1], [True] * (last - 1))[0]
     nats = torch.cat([nats[:1, where], scanned, nats[-1:, where]]).double().numpy()
     scan = _Scan(np.split(nats, np.cumsum([len(r) for r in rows])[:-1], axis=1), list(tops), sizes)

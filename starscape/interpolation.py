@@ -143,8 +143,8 @@ def _overwrite(traced: GraphModule) -> set[Node]:
     for node in traced.graph.nodes:
         layer, first = layers[node.target] if node.op == "call_module" else None, node.args[0] if node.args else None
         function = node.target if node.op == "call_function" else None
-        fresh = type(layer) in (*_CONVOLUTIONS, *_NORMS, nn.Linear) or type(layer) in (nn.ReLU, nn.Identity) and first in own
-        if function in (F.relu, torch.relu) or type(layer) is nn.ReLU and not layer.inplace:
+        fresh = type(layer) in (*_CONVOLUTIONS, *_NORMS, nn.Linear) or (type(layer) in (nn.ReLU, nn.Identity) and first in own)
+        if function in (F.relu, torch.relu) or (type(layer) is nn.ReLU and not layer.inplace):
             if first in own: node.op, node.target, node.kwargs = "call_function", torch.relu_, {}
             fresh = True
         elif function in (operator.add, torch.add) and len(node.args) == 2 and not node.kwargs:
