@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['PAIR_TYPES', 'MATCHINGS', 'SELECTIONS', 'COLUMNS', 'BARRIER_COLUMNS', 'pair_type', 'pairs_of', 'Matching',
-           'alignment', 't_grid', 'measure_line', 'sweep', 'sweep_pairs', 'Lines', 'barriers', 'summarise',
-           'differences', 'adaptive_barriers']
+           'alignment', 't_grid', 'line_between', 'measure_line', 'sweep', 'sweep_pairs', 'Lines', 'barriers',
+           'summarise', 'differences', 'adaptive_barriers']
 
 # %% ../nbs/04_barriers.ipynb #95feb9a0
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -158,6 +158,15 @@ def t_grid(points: int | Sequence[float]) -> Tensor:
         raise SettingsError("Positions on a line rise from exactly 0 to exactly 1: both ends are needed to say what a barrier is.")
     return ts
 
+def line_between(evaluator: Evaluator, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Callable[[Tensor], dict[str, Tensor]]:
+    "The state at a position, or stacked states at several, as `Evaluator.measure` wants it."
+    stale = evaluator.batchnorm == "momentum"  # the paper's code starts its running averages from those of the first model
+    kept = {f"{name}.{k}": first[f"{name}.{k}"] for name, m in evaluator.module.named_modules() if m in evaluator.norms for k, _ in m.named_buffers()} if stale else {}
+    def at(t):
+        if t.ndim: return interpolate(first, second, t)
+        return interpolate(first, second, float(t)) | (kept if 0 < t < 1 else {})
+    return at
+
 def measure_line(
     evaluator: Evaluator,
     first: Mapping[str, Tensor],  # state at t = 0, on the evaluator's device
@@ -166,12 +175,7 @@ def measure_line(
     report: Callable[[int], None] = lambda n: None,  # called with the number of points just measured
 ) -> tuple[Tensor, Tensor]:
     "Mean cross-entropy (nats) and accuracy (fraction), each (splits, T)."
-    stale = evaluator.batchnorm == "momentum"  # the paper's code starts its running averages from those of the first model
-    kept = {f"{name}.{k}": first[f"{name}.{k}"] for name, m in evaluator.module.named_modules() if m in evaluator.norms for k, _ in m.named_buffers()} if stale else {}
-    def at(t):
-        if t.ndim: return interpolate(first, second, t)
-        return interpolate(first, second, float(t)) | (kept if 0 < t < 1 else {})
-    return evaluator.measure(at, ts, [0 < t < 1 for t in ts.tolist()], report)
+    return evaluator.measure(line_between(evaluator, first, second), ts, [0 < t < 1 for t in ts.tolist()], report)
 
 # %% ../nbs/04_barriers.ipynb #e52f4554
 COLUMNS = ["first", "second", "pair", "aligned", "matching", "batchnorm", "split", "t", "loss", "accuracy"]
@@ -249,7 +253,7 @@ class Lines:
         self.module = self.network.build().eval()
         check_inputs(self.module, task.train_x[:2].cpu(), task.num_classes)
         self.batchnorm = batchnorm if has_batchnorm(self.module) else "none"
-        self._evaluator, self._own = None, {}
+        self._evaluator, self._own, self._read = None, {}, {}
 
     @property
     def evaluator(self) -> Evaluator:
@@ -261,11 +265,18 @@ class Lines:
 
     def states(self, first: str, second: str) -> list[dict[str, Tensor]]:
         "Both ends, aligned, on the device."
-        states = [self.zoo.state(n) for n in (first, second)]
-        for name, state in zip((first, second), states): check_state(state, self.module, where=f"Model {name!r}")
+        states = [self._state(n) for n in (first, second)]
         permutations = self._permutations(first, second)
         if permutations: symmetry = symmetry_for(self.network, self.task)
         return [{k: v.to(self.device) for k, v in (symmetry.apply(permutations[i], state) if i in permutations else state).items()} for i, state in enumerate(states)]
+
+    def _state(self, name: str) -> dict[str, Tensor]:
+        "A model as its file has it; the last few are kept, as the first of a pair is often that of the next."
+        if name not in self._read:
+            state = self.zoo.state(name)
+            check_state(state, self.module, where=f"Model {name!r}")
+            self._read = dict([*self._read.items()][-1:]) | {name: state}
+        return self._read[name]
 
     def _permutations(self, first: str, second: str) -> dict[int, Permutation]:
         if self.matching.method is None: return {}
@@ -291,9 +302,13 @@ class Lines:
 
     def own(self, name: str) -> tuple[Tensor, Tensor]:
         "Loss and accuracy of a model itself, each (splits,): not permuted, so that no bit depends on which of its pairs came first."
+        return tuple(z[:, 0] for z in self.evaluator.means(*self.own_each(name)))
+
+    def own_each(self, name: str) -> tuple[Tensor, Tensor]:
+        "Cross-entropy and correctness of every example, each (1, examples of all splits)."
         if name in self._own: return self._own[name]
-        state = {k: v.to(self.device) for k, v in self.zoo.state(name).items()}
-        self._own[name] = tuple(z[:, 0] for z in self.evaluator.measure(lambda i: stack([state]) if i.ndim else state, torch.zeros(1), [False]))
+        state = {k: v.to(self.device) for k, v in self._state(name).items()}
+        self._own[name] = self.evaluator.each(lambda i: stack([state]) if i.ndim else state, torch.zeros(1), [False])
         return self._own[name]
 
     def measure(self, first: str, second: str, ts: Tensor, report) -> tuple[Tensor, Tensor]:
@@ -423,14 +438,25 @@ def differences(
 @dataclass(frozen=True)
 class _Scan:
     "Losses of a few examples at every position, split by split."
-    nats: list[np.ndarray]  # (positions, examples) for each split
+    nats: list[np.ndarray]  # (positions, examples) for each split: first those that count most, then some of the rest
+    tops: list[int]  # how many count most
     sizes: list[int]  # examples in the whole splits
 
     def margins(self, s: int, r: int) -> tuple[np.ndarray, np.ndarray]:
         "How much more the loss of split s is at every position than at r, and the standard error of that."
-        d, n = self.nats[s] - self.nats[s][r], self.sizes[s]
-        m = d.shape[1]
-        return d.mean(1), d.std(1, ddof=1) / m**0.5 * max(0.0, 1 - m / n) ** 0.5
+        d, n, k = self.nats[s] - self.nats[s][r], self.sizes[s], self.tops[s]
+        total, rest, m = d[:, :k].sum(1), d[:, k:], d.shape[1] - k
+        if m == 0: return total / n, np.zeros(len(d))
+        mean = rest.mean(1)
+        variance = np.square(rest - mean[:, None]).sum(1) / (m - 1)
+        return (total + (n - k) * mean) / n, (n - k) / n * np.sqrt(variance * (1 / m - 1 / (n - k)))
+
+def _chosen(nats: Tensor, m: int, generator: torch.Generator) -> tuple[Tensor, int]:
+    "Rows of m examples, given all losses at a few positions, (positions, examples): those with the highest losses first, then some of the rest; and how many are of the first kind."
+    n = nats.shape[1]
+    if n <= m: return torch.arange(n), n
+    order, k = nats.max(0).values.argsort(descending=True, stable=True), max(0, min(m // 2, m - 2))  # a spread needs two
+    return torch.cat([order[:k], order[k:][torch.randperm(n - k, generator=generator)[: m - k]]]), k
 
 def _search(scan: _Scan, ts, ends, evaluate, references: Mapping[int, tuple], z: float, bias: float, tolerance: float, floor: float) -> tuple[dict, np.ndarray]:
     """Evaluate until the highest rise of every split is found: (loss, accuracy) by position, and what may be missed, (splits,).
@@ -465,6 +491,8 @@ def _search(scan: _Scan, ts, ends, evaluate, references: Mapping[int, tuple], z:
         refer(i)
 
 # %% ../nbs/04_barriers.ipynb #fa21df75
+_STATISTICS = 128  # examples, at least, that BatchNorm statistics of a scan are computed on
+
 def adaptive_barriers(
     zoo: "Zoo | str | Path",
     pairs,  # as in `sweep`
@@ -477,7 +505,7 @@ def adaptive_barriers(
     n_restarts: int = 1,
     select: str = "objective",
     batchnorm: str = "cumulative",
-    sample: int | None = None,  # examples of each split in the scan; `None`: 64, with BatchNorm 96
+    sample: int = 96,  # examples of each split in the scan
     tolerance: float = 0.05,  # what may be missed, as a share of the barrier …
     floor: float = 0.002,  # … or in nats, whichever is more
     z: float = 3.0,  # standard errors in the margins
@@ -489,24 +517,22 @@ def adaptive_barriers(
     """Barriers like those of `barriers(sweep(…))` from a fraction of the evaluations.
 
     The columns of `barriers`, and: `missed`, by how much the loss barrier on this grid may at most be higher (a confidence
-    bound of `z` standard errors, twice that with BatchNorm), and `evaluations`, how many positions were evaluated on all data. The loss barrier is
+    bound of `z` standard errors, a third more with BatchNorm), and `evaluations`, how many positions were evaluated on all data. The loss barrier is
     always a measured rise, never an estimate. Accuracy barrier, highest loss and lowest accuracy are those of the
     evaluated positions."""
     zoo, ts = _zoo(zoo), t_grid(points)
     pairs, matching = _pairs(zoo, pairs), Matching.of(align, to=align_to, n_restarts=n_restarts, select=select, seed=seed)
     if not tolerance >= 0 or not floor > 0 or not z > 0: raise SettingsError(f"tolerance is at least 0, floor and z are positive, found {tolerance}, {floor} and {z}.")
-    if sample is not None and sample < 2: raise SettingsError(f"A spread needs two examples: sample is at least 2, found {sample}.")
+    if sample < 2: raise SettingsError(f"A spread needs two examples: sample is at least 2, found {sample}.")
     if not pairs: return pd.DataFrame(columns=[*BARRIER_COLUMNS, "missed", "evaluations"])
-    lines, rows, small = Lines(zoo, pairs, task, matching, splits, batchnorm, memory_fraction, device, cached), [], None
-    # standard errors, and share of the difference itself, in a margin: a scan with BatchNorm statistics of its own is biased
-    margins = (z, 0.0) if lines.batchnorm in ("none", "keep") else (2 * z, 0.5)
-    m = sample or (64 if lines.batchnorm == "none" else 96)
+    lines, rows = Lines(zoo, pairs, task, matching, splits, batchnorm, memory_fraction, device, cached), []
+    # standard errors, and share of the difference itself, in a margin: a scan with BatchNorm statistics of a few examples is biased
+    margins = (z, 0.0) if lines.batchnorm in ("none", "keep") else (4 / 3 * z, 0.1)
     for first, second in progress(pairs, desc="searching barriers", unit="pair"):
-        key = lines.key(first, second, ts=ts.tolist(), sample=m, tolerance=tolerance, floor=floor, margins=margins, sampled=seed)
+        key = lines.key(first, second, ts=ts.tolist(), scan=[sample, "by loss"], tolerance=tolerance, floor=floor, margins=margins, sampled=seed)
         found = zoo.cache_get("adaptive", key) if cached else None
         if found is None:
-            small = small or _sampled(lines, m, seed)
-            known, missed = _adaptive(lines, small, first, second, ts, margins, tolerance, floor)
+            known, missed = _adaptive(lines, first, second, ts, sample, seed, margins, tolerance, floor)
             at = sorted(known)
             loss, accuracy = (torch.tensor(np.stack([known[i][j] for i in at], 1)) for j in (0, 1))
             found = dict(at=torch.tensor(at), loss=loss, accuracy=accuracy, missed=torch.as_tensor(missed))
@@ -517,27 +543,27 @@ def adaptive_barriers(
             rows.append(lines.row(first, second) | dict(split=split) | _heights(t, np.asarray(found["loss"])[s], np.asarray(found["accuracy"])[s]) | more)
     return pd.DataFrame(rows, columns=[*BARRIER_COLUMNS, "missed", "evaluations"])
 
-def _sampled(lines: Lines, m: int, seed: int) -> Evaluator:
-    "An evaluator of a few examples of each split."
-    task, generator = lines.evaluator.task, torch.Generator().manual_seed(seed)
-    drawn = {}
-    for split in ("train", "test"):
-        x, y = task.split(split)
-        rows = torch.randperm(len(y), generator=generator)[:m].to(y.device)
-        drawn |= {f"{split}_x": x[rows], f"{split}_y": y[rows]}
-    return Evaluator(lines.module, replace(task, **drawn), lines.splits, batchnorm=lines.evaluator.batchnorm, memory_fraction=lines.memory_fraction)
-
-def _adaptive(lines: Lines, small: Evaluator, first: str, second: str, ts: Tensor, margins, tolerance, floor) -> tuple[dict, np.ndarray]:
+def _adaptive(lines: Lines, first: str, second: str, ts: Tensor, m: int, seed: int, margins, tolerance, floor) -> tuple[dict, np.ndarray]:
     a, b = lines.states(first, second)
-    ends = [tuple(v.numpy() for v in lines.own(name)) for name in (first, second)]
-    at = lambda t: interpolate(a, b, t if t.ndim else float(t))
-    nats = small.each(at, ts, [0 < t < 1 for t in ts.tolist()])[0].double().numpy()
-    cuts = np.cumsum([len(small.task.split(s)[1]) for s in lines.splits])[:-1]
-    scan = _Scan(np.split(nats, cuts, axis=1), [len(lines.task.split(s)[1]) for s in lines.splits])
-    fresh = lines.batchnorm not in ("none", "keep")
-    evaluate = lambda i: tuple(v[:, 0].numpy() for v in measure_line(lines.evaluator, a, b, ts[[i]]))
-    if not fresh: references = {0: ends[0], len(ts) - 1: ends[1]}
-    else:  # the ends have statistics of their own, which say nothing of those in between: begin where the scan is highest
-        middle = 1 + int(scan.nats[0][1:-1].mean(1).argmax()) if len(ts) > 2 else 0
-        references = {middle: evaluate(middle) if middle else ends[0]}
-    return _search(scan, ts.numpy(), ends, evaluate, references, *margins, tolerance, floor)
+    evaluator, last = lines.evaluator, len(ts) - 1
+    at = line_between(evaluator, a, b)
+    ends = [lines.own_each(name) for name in (first, second)]
+    found = lambda each: tuple(v[:, 0].numpy() for v in evaluator.means(*each))
+    known = dict(zip((0, last), map(found, ends)))
+    if last < 2: return known, np.zeros(len(lines.splits))
+    middle = 1 + int((ts[1:-1] - 0.5).abs().argmin())
+    halfway = evaluator.each(at, ts[[middle]], [True])
+    known[middle] = found(halfway)
+    # the examples to scan: those whose loss is high at an end or half-way, where most of the mean comes from, and some of the rest
+    generator, sizes = torch.Generator().manual_seed(seed), [len(lines.task.split(s)[1]) for s in lines.splits]
+    nats, starts = torch.cat([ends[0][0], halfway[0], ends[1][0]]), np.cumsum([0, *sizes]).tolist()
+    rows, tops = zip(*(_chosen(nats[:, start : start + n], m, generator) for start, n in zip(starts, sizes)))
+    where = torch.cat([r + start for r, start in zip(rows, starts)])
+    few = evaluator.few(where.to(lines.device), torch.randperm(len(evaluator.train), generator=generator)[: max(m, _STATISTICS)].to(lines.device))
+    scanned = few.each(at, ts[1:-1], [True] * (last - 1))[0]
+    nats = torch.cat([nats[:1, where], scanned, nats[-1:, where]]).double().numpy()
+    scan = _Scan(np.split(nats, np.cumsum([len(r) for r in rows])[:-1], axis=1), list(tops), sizes)
+    # with BatchNorm the ends have statistics of their own, which say nothing of those in between
+    references = {i: known[i] for i in known if lines.batchnorm in ("none", "keep") or i == middle}
+    evaluate = lambda i: tuple(v[:, 0].numpy() for v in evaluator.measure(at, ts[[i]], [True]))
+    return _search(scan, ts.numpy(), (known[0], known[last]), evaluate, references, *margins, tolerance, floor)

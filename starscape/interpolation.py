@@ -9,6 +9,7 @@ __all__ = ['BATCHNORM_MODES', 'CALIBRATION_BATCH', 'symmetry_for', 'interpolate'
 # %% ../nbs/02c_interpolation.ipynb #8dc22f3d
 import contextlib
 import copy
+import operator
 import os
 import warnings
 from collections import Counter, OrderedDict
@@ -17,6 +18,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule, Node
 from torch.fx.passes.split_module import split_module
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -97,10 +99,12 @@ def recalibrate(
     batch_size: int = CALIBRATION_BATCH,  # examples in a batch of a cumulative pass or of "one-pass", at the most
 ) -> nn.Module:
     "Compute the BatchNorm running statistics of a module on the training split, without augmentation; returns the module."
-    lookup("BatchNorm mode", mode, BATCHNORM_MODES)
+    return _recalibrate(module, task.train_x, lookup("BatchNorm mode", mode, BATCHNORM_MODES), batch_size)
+
+def _recalibrate(module: nn.Module, x: Tensor, mode: str, batch_size: int) -> nn.Module:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if mode == "keep" or not norms: return module
-    modes, momenta, x = [(m, m.training) for m in module.modules()], [m.momentum for m in norms], task.train_x
+    modes, momenta = [(m, m.training) for m in module.modules()], [m.momentum for m in norms]
     try:
         module.eval()  # dropout stays off
         # equal parts, so that their plain average gives every example the same weight
@@ -116,30 +120,70 @@ def recalibrate(
         for m, training in modes: m.training = training
     return module
 
+# %% ../nbs/02c_interpolation.ipynb #5b07d3e8
+_CONVOLUTIONS, _NORMS = (nn.Conv1d, nn.Conv2d, nn.Conv3d), (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+def _traced(module: nn.Module) -> GraphModule | None:
+    "The graph of a network, as a module that shares its layers; `None` where its code cannot be traced."
+    try: return torch.fx.symbolic_trace(module)
+    except Exception: return None  # its own code may raise whatever it likes
+
+def _forward(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    "What the layer computes, without the detour of `Module.__call__`."
+    def forward(x): return layer.forward(x)
+    return forward
+
+def _sum_over(a: Tensor, b: Tensor) -> Tensor:
+    "a + b, written over a where it fits."
+    return a.add_(b) if a.shape == b.shape and a.dtype == b.dtype else a + b
+
+def _overwrite(traced: GraphModule) -> set[Node]:
+    "Let ReLUs and sums write over an operand that nothing else reads, in place; the nodes whose result is memory of its own that one other node reads."
+    layers, own = dict(traced.named_modules()), set()
+    for node in traced.graph.nodes:
+        layer, first = layers[node.target] if node.op == "call_module" else None, node.args[0] if node.args else None
+        function = node.target if node.op == "call_function" else None
+        fresh = type(layer) in (*_CONVOLUTIONS, *_NORMS, nn.Linear) or (type(layer) in (nn.ReLU, nn.Identity) and first in own)
+        if function in (F.relu, torch.relu) or (type(layer) is nn.ReLU and not layer.inplace):
+            if first in own: node.op, node.target, node.kwargs = "call_function", torch.relu_, {}
+            fresh = True
+        elif function in (operator.add, torch.add) and len(node.args) == 2 and not node.kwargs:
+            over = next((a for a in node.args if a in own), None)
+            if over is not None: node.target, node.args = _sum_over, (over, next((a for a in node.args if a is not over), over))
+            fresh = True
+        if fresh and len(node.users) == 1: own.add(node)
+        if type(layer) in (*_CONVOLUTIONS, nn.Linear) and not layer._forward_hooks and not layer._forward_pre_hooks: node.op, node.target = "call_function", _forward(layer)
+    traced.recompile()
+    return own
+
 # %% ../nbs/02c_interpolation.ipynb #e664f905
 def foldable(module: nn.Module) -> list[tuple[str, str]]:
     "Names of the convolutions, and of the BatchNorm layers behind them, that can be computed as one."
-    try: nodes = list(torch.fx.symbolic_trace(module).graph.nodes)
-    except Exception: return []  # whatever its own code raises when traced: such a network is run as it is
+    traced = _traced(module)
+    if traced is None: return []  # such a network is run as it is
+    nodes = list(traced.graph.nodes)
     layers, calls = dict(module.named_modules()), Counter(n.target for n in nodes if n.op == "call_module")
     pairs = []
     for node in nodes:
-        if node.op != "call_module" or type(layers[node.target]) not in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) or not layers[node.target].track_running_stats: continue
+        if node.op != "call_module" or type(layers[node.target]) not in _NORMS or not layers[node.target].track_running_stats: continue
         before = node.args[0] if node.args else None
-        if getattr(before, "op", None) != "call_module" or type(layers[before.target]) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d): continue
+        if getattr(before, "op", None) != "call_module" or type(layers[before.target]) not in _CONVOLUTIONS: continue
         if len(before.users) == 1 and calls[before.target] == calls[node.target] == 1 and not is_parametrized(layers[before.target]): pairs.append((before.target, node.target))
     return pairs
 
 class _Folded:
-    "The module with its BatchNorm layers folded into convolutions. Shares all other tensors with it."
+    "The module with its BatchNorm layers folded into convolutions, and as little fresh memory as can be. Shares all other tensors with it."
 
     def __init__(self, module: nn.Module):
         pairs = foldable(module)
         self.layers = [tuple(map(module.get_submodule, pair)) for pair in pairs]
-        self.module = copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())}) if pairs else module
+        self.module = copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
         self.targets = [self.module.get_submodule(conv) for conv, _ in pairs]
         for _, norm in pairs: self.module.set_submodule(norm, nn.Identity())
-        self.module.eval()
+        traced = _traced(self.module.eval())
+        if traced is not None:
+            _overwrite(traced)
+            self.module = traced
 
     def refresh(self) -> nn.Module:
         "Fold the weights as they are now."
@@ -147,64 +191,103 @@ class _Folded:
             target.weight, target.bias = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
         return self.module
 
+# %% ../nbs/02c_interpolation.ipynb #c64d90b2
+_ROW = 1024  # columns of a matrix of activations that are worked on at once
+
+def _rows(x: Tensor) -> Tensor:
+    "On a CPU a batch of images with the channels last as a matrix, whose columns are the channels of neighbouring pixels; all else as it is. Shares memory."
+    if x.ndim != 4 or x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last): return x
+    _, channels, height, width = x.shape
+    some = next(k for k in range(max(1, min(height * width, _ROW // channels)), 0, -1) if height * width % k == 0)
+    return x.permute(0, 2, 3, 1).reshape(-1, some * channels)
+
+class _Statistics:
+    "A BatchNorm layer in a pass by pieces: `note` every piece of its input, `settle`, then `normalise` every piece."
+
+    def __init__(self, norm: _BatchNorm):
+        self.norm, self.over, self.seen = norm, False, []  # over: whether it may write over its input
+
+    def note(self, x: Tensor) -> Tensor:
+        mean, var = torch.batch_norm_update_stats(_rows(x), None, None, 0.0)
+        self.seen.append((mean, var, x.numel() // len(mean)))
+        return x
+
+    def settle(self, unbiased: bool) -> None:
+        "From all pieces, the `mean` and the unbiased `var` of each channel; normalise by that variance, or by the biased one."
+        norm, channels = self.norm, self.norm.num_features
+        sizes = [size for mean, _, size in self.seen for _ in range(len(mean) // channels)]
+        n = sum(sizes)
+        if n < 2: raise DataError(f"The variance of a channel takes two values; a {type(norm).__name__} layer was given one. Use a task with more examples.")
+        means, variances = (torch.cat([part[i] for part in self.seen]).view(-1, channels).double() for i in (0, 1))
+        self.seen, share = [], means.new_tensor(sizes) / n
+        self.mean, biased = share @ means, share @ torch.addcmul(variances, means, means)
+        biased = (biased - self.mean**2).clamp_(min=0)
+        self.var = biased * (n / (n - 1))
+        scale = ((self.var if unbiased else biased) + norm.eps).rsqrt_()
+        if norm.weight is not None: scale *= norm.weight
+        shift = -self.mean * scale if norm.bias is None else torch.addcmul(norm.bias, self.mean, scale, value=-1)
+        self.scale, self.shift, self.wide = scale.to(norm.running_mean.dtype), shift.to(norm.running_mean.dtype), {}
+
+    def normalise(self, x: Tensor) -> Tensor:
+        rows = _rows(x)
+        k = rows.shape[1] // len(self.scale) if rows.ndim == 2 else 0
+        if k not in self.wide: self.wide[k] = [v.expand(k, -1).reshape(-1) if k else v.view(-1, *[1] * (x.ndim - 2)) for v in (self.scale, self.shift)]
+        scale, shift = self.wide[k]
+        if self.over: torch.addcmul(shift, rows, scale, out=rows); return x
+        y = torch.addcmul(shift, rows, scale)
+        return y if rows is x else y.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+
 # %% ../nbs/02c_interpolation.ipynb #42ece4e7
 class _Layerwise:
     "A network in eval mode, cut before each BatchNorm layer; shares its tensors. `ValueError` if it cannot be cut."
 
     def __init__(self, module: nn.Module, norms: Sequence[_BatchNorm]):
-        try: traced = torch.fx.symbolic_trace(module)
-        except Exception as e: raise ValueError("its code cannot be traced") from e  # its own code may raise whatever it likes
-        layers, part, parts = dict(traced.named_modules()), 0, {}
-        found = [n for n in traced.graph.nodes if n.op == "call_module" and isinstance(layers[n.target], _BatchNorm) and layers[n.target].track_running_stats]
-        if {layers[n.target] for n in found} != set(norms) or len(found) != len(norms): raise ValueError("a BatchNorm layer is not used exactly once")
-        for node in traced.graph.nodes:
-            part += node in found
-            parts[node] = part
-        self.module = split_module(traced, module, parts.get)
-        self.nodes, self.norms, self.last = list(self.module.graph.nodes), {}, {}
-        if any(n.op not in ("placeholder", "call_module", "call_function", "output") for n in self.nodes) or sum(n.op == "placeholder" for n in self.nodes) != 1: raise ValueError("its parts share more than activations")
-        for node in self.nodes:
-            for value in node.all_input_nodes: self.last[value] = node  # the last to use it
-            if node.op != "call_module": continue
-            inner = list(self.module.get_submodule(node.target).graph.nodes)
-            norm = next((n for n in inner if n.op == "call_module" and self.module.get_submodule(f"{node.target}.{n.target}") in norms), None)
-            if norm is not None: self.norms[node] = self.module.get_submodule(f"{node.target}.{norm.target}"), node.args[[n for n in inner if n.op == "placeholder"].index(norm.args[0])]
+        traced = _traced(module)
+        if traced is None: raise ValueError("its code cannot be traced")
+        layers, graph = dict(traced.named_modules()), traced.graph
+        found = [n for n in graph.nodes if n.op == "call_module" and isinstance(layers[n.target], _BatchNorm) and layers[n.target].track_running_stats]
+        if {layers[n.target] for n in found} != set(norms) or len(found) != len(norms) or any(len(n.all_input_nodes) != 1 for n in found): raise ValueError("a BatchNorm layer is not used exactly once")
+        own, self.statistics, parts = _overwrite(traced), [_Statistics(layers[n.target]) for n in found], {}
+        for node, statistics in zip(found, self.statistics):
+            source = node.all_input_nodes[0]
+            statistics.over = source in own
+            with graph.inserting_after(source): noted = graph.call_function(statistics.note, (source,))
+            node.op, node.target, node.args, node.kwargs = "call_function", statistics.normalise, (noted,), {}
+        for node in graph.nodes: parts[node] = (max(parts.values()) if parts else 0) + (node in found)
+        traced.recompile()
+        self.module = split_module(traced, traced, parts.get)
+        nodes, last = list(self.module.graph.nodes), {}
+        if any(n.op not in ("placeholder", "call_module", "call_function", "output") for n in nodes) or sum(n.op == "placeholder" for n in nodes) != 1: raise ValueError("its parts share more than activations")
+        for node in nodes: last |= dict.fromkeys(node.all_input_nodes, node)
+        # of each step: the node, its part of the network, the layer it begins with, the values that are not read after it
+        part = lambda n: int(n.target.removeprefix("submod_"))
+        self.steps = [(n, *((getattr(self.module, n.target).forward, self.statistics[part(n) - 1] if part(n) else None) if n.op == "call_module" else (None, None)), [v for v in n.all_input_nodes if last[v] is n]) for n in nodes]
 
     def __call__(
         self,
         x: Tensor,
         batch: int,  # examples of a piece
         unbiased: bool,  # normalise by the unbiased variance; in training mode it is the biased one
-    ) -> tuple[list[Tensor], dict[_BatchNorm, tuple[Tensor, Tensor]]]:
-        "Outputs of the pieces, and mean and unbiased variance of each layer, which are not kept if they are not what it normalised by."
-        values, statistics = {}, {}
-        for node in self.nodes:
-            dying = [used for used in node.all_input_nodes if self.last[used] is node]
+        outputs: bool = True,  # `False`: only statistics are wanted
+    ) -> list[Tensor] | None:
+        "Outputs of the pieces; mean and unbiased variance of each layer are left in `statistics`."
+        values, open_ = {}, len(self.statistics)
+        for statistics in self.statistics: statistics.seen = []  # of a pass that ended early
+        for node, run, statistics, dying in self.steps:
             if node.op == "placeholder": values[node] = list(x.split(batch))
             elif node.op == "call_function": values[node] = [node.target(v, *node.args[1:]) for v in values[node.args[0]]]
-            elif node.op == "output": return values[node.args[0]], statistics
+            elif node.op == "output": return values[node.args[0]]
             else:
-                if node in self.norms:
-                    norm, source = self.norms[node]
-                    statistics[norm] = mean, var, n = _moments(values[source])
-                    norm.running_mean.copy_(mean); norm.running_var.copy_(var if unbiased else var * ((n - 1) / n))
-                run, given, values[node] = self.module.get_submodule(node.target), [values[a] for a in node.args], []
+                if statistics is not None:
+                    statistics.settle(unbiased)
+                    open_ -= 1
+                    if not (open_ or outputs): return None
+                given, values[node] = [values[a] for a in node.args], []
                 for i in range(len(given[0])):
                     row = [column[i] for column in given]
                     for used in dying: values[used][i] = None  # its memory serves the next piece: fresh memory costs a multiple of the arithmetic
                     values[node].append(run(*row))
             for used in dying: del values[used]
-
-def _moments(pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor, int]:
-    "Mean and unbiased variance over all but the second axis, of all pieces together, and over how many values."
-    parts = [torch.batch_norm_update_stats(p, None, None, 0.0) for p in pieces]
-    sizes = [p.numel() // p.shape[1] for p in pieces]
-    n = sum(sizes)
-    if n < 2: raise DataError("The variance of a channel takes two values; a BatchNorm layer was given one. Use a task with more examples.")
-    share = torch.tensor(sizes, dtype=torch.float64, device=pieces[0].device)[:, None] / n
-    means, variances = (torch.stack([p[i] for p in parts]).double() for i in (0, 1))
-    mean = (share * means).sum(0)
-    return mean, (share * (variances + (means - mean) ** 2)).sum(0) * n / (n - 1), n
 
 # %% ../nbs/02c_interpolation.ipynb #0464db62
 _STACK_FLOATS = 2**19  # activations of one layer that are evaluated at once: they should stay in the processor's cache
@@ -216,6 +299,13 @@ def _cpu_batch(floats: int) -> int:
     Measured on ResNets, VGG, DenseNet and wide ResNets with 1,024 to 172,032 floats: the fastest has about 2**19 in all, for the
     cache, but 16 examples, so that weights are used often; beyond 2**22, memory comes fresh from the system, which costs more than the convolution."""
     return min(_BATCH, max(1, min(2**22 // floats, max(16, 2**19 // floats))))
+
+@lru_cache(maxsize=1)
+def _keep_memory() -> None:
+    """Let freed memory serve the next tensor: the system clears what it hands out afresh, page by page, which takes longer than the arithmetic.
+
+    glibc keeps blocks as large as the largest that was freed so far, up to 32 MB; other libraries lose nothing."""
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 def _channels_last(x: Tensor) -> Tensor:
     "Images with the channels last in memory. Those with one channel have two such layouts; only with a stride of 1 for it do convolutions keep to this one."
@@ -263,30 +353,44 @@ class Evaluator:
         memory_fraction: float = 0.5,  # share of the free memory that may be used
     ):
         if not 0 < memory_fraction <= 1: raise SettingsError(f"memory_fraction is a share of the free memory, in (0, 1], found {memory_fraction}.")
-        self.module, self.task, self.splits, self.batchnorm = _memory_format(module.to(task.device)).eval(), task, tuple(splits), lookup("BatchNorm mode", batchnorm, BATCHNORM_MODES)
+        if task.device.type == "cpu": _keep_memory()
+        self.module, self.splits, self.batchnorm = _memory_format(module.to(task.device)).eval(), tuple(splits), lookup("BatchNorm mode", batchnorm, BATCHNORM_MODES)
+        self.tensors = self.module.state_dict()  # they share its memory
         self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         self.chain = is_linear_chain(module) and task.train_x.is_floating_point()
         self.last = next(reversed(self.module._modules), None) if self.chain and type(self.module[-1]) is nn.Linear else None
         self.body = _in_place(self.module[:-1]) if self.last else None
-        self.x, self.y = (torch.cat([task.split(s)[i] for s in self.splits]) for i in (0, 1))
-        if self.x.ndim == 4 and self.x.is_floating_point(): self.x = _channels_last(self.x)
-        sizes = [len(task.split(s)[1]) for s in self.splits]
-        self.share = torch.block_diag(*[torch.full((n, 1), 1 / n, dtype=torch.float64) for n in sizes]).to(self.y.device)  # (examples, splits)
-        self.folded = _Folded(self.module) if self.norms else None
-        bytes_each = _example_bytes(self.module, task.train_x)
-        most, floats = max(1, int(memory_fraction * _free_memory(task.device)) // bytes_each), max(1, bytes_each // 16)
-        self.batch = min(most, len(self.y) if self.chain or task.device.type != "cpu" else _cpu_batch(floats))
-        self.stack = max(1, min(most // self.batch, _STACK_FLOATS * (1 if task.device.type == "cpu" else 256) // (self.batch * floats))) if self.chain else 1
-        self.calibrates = bool(self.norms) and batchnorm in ("cumulative", "one-pass")
-        self.calibration = min(CALIBRATION_BATCH, most)
-        self.exact = self.calibration >= min(CALIBRATION_BATCH, len(task.train_y)) or not self.calibrates  # False once the statistics were computed on smaller batches than the definition says
-        self.layerwise = None
+        self.folded = None if self.chain else _Folded(self.module)
+        self.calibrates, self.layerwise = bool(self.norms) and batchnorm in ("cumulative", "one-pass"), None
         if self.calibrates:
             with contextlib.suppress(ValueError): self.layerwise = _Layerwise(self.module, self.norms)
+        bytes_each = _example_bytes(self.module, task.train_x)
+        self._most, self._floats = max(1, int(memory_fraction * _free_memory(task.device)) // bytes_each), max(1, bytes_each // 16)
+        self.calibration = min(CALIBRATION_BATCH, self._most)
+        sizes = [len(task.split(s)[1]) for s in self.splits]
+        self.share = torch.block_diag(*[torch.full((n, 1), 1 / n, dtype=torch.float64) for n in sizes]).to(task.device)  # (examples, splits)
         first = sum(sizes[: self.splits.index("train")]) if "train" in self.splits else 0
         self.train_rows = slice(first, first + len(task.train_y)) if "train" in self.splits else None
+        self._take(*(torch.cat([task.split(s)[i] for s in self.splits]) for i in (0, 1)), None if self.train_rows else task.train_x)
 
-    @torch.no_grad()
+    def _take(self, x: Tensor, y: Tensor, train: Tensor | None) -> None:
+        "Evaluate on x and y, with statistics of `train`, which may be a part of x."
+        images = lambda v: _channels_last(v) if v.ndim == 4 and v.is_floating_point() else v
+        self.x, self.y = images(x), y
+        self.train = self.x[self.train_rows] if train is None else images(train)
+        on_cpu = x.device.type == "cpu"
+        self.batch = min(self._most, len(y) if self.chain or not on_cpu else _cpu_batch(self._floats))
+        self.stack = max(1, min(self._most // self.batch, _STACK_FLOATS * (1 if on_cpu else 256) // (self.batch * self._floats))) if self.chain else 1
+        self.exact = self.calibration >= min(CALIBRATION_BATCH, len(self.train)) or not self.calibrates  # False once the statistics were computed on smaller batches than the definition says
+
+    def few(self, rows: Tensor, train_rows: Tensor) -> "Evaluator":
+        "For `each` on some of the examples, with BatchNorm statistics of some training data. The two share the network: one works at a time."
+        other = copy.copy(self)
+        other._take(self.x[rows], self.y[rows], self.train[train_rows])
+        other.train_rows = None
+        return other
+
+    @torch.inference_mode()
     def measure(
         self,
         at: Callable[[Tensor], Mapping[str, Tensor]],  # the state at a position, or stacked states at several
@@ -296,12 +400,16 @@ class Evaluator:
     ) -> tuple[Tensor, Tensor]:
         "Mean cross-entropy (nats) and accuracy (fraction) on each split: two tensors (splits, n), on the CPU."
         loss, accuracy = (torch.zeros(len(self.splits), len(positions), dtype=torch.float64) for _ in range(2))
-        for part, nats, right in self._points(at, positions, fresh):
-            loss[:, part], accuracy[:, part] = (nats.double() @ self.share).T.cpu(), (right.double() @ self.share).T.cpu()
+        for part, *each in self._points(at, positions, fresh):
+            for values, mean in zip((loss, accuracy), self.means(*each)): values[:, part] = mean.cpu()
             report(len(part))
         return loss, accuracy
 
-    @torch.no_grad()
+    def means(self, *each: Tensor) -> tuple[Tensor, ...]:
+        "Means over the examples of each split, (splits, n), of values (n, examples of all splits)."
+        return tuple((values.double() @ self.share.to(values.device)).T for values in each)
+
+    @torch.inference_mode()
     def each(self, at, positions: Tensor, fresh: Sequence[bool]) -> tuple[Tensor, Tensor]:
         "Cross-entropy and correctness of every example: two tensors (n, examples of all splits)."
         parts = list(self._points(at, positions, fresh))
@@ -321,7 +429,7 @@ class Evaluator:
 
     def _shrink(self) -> bool:
         "Smaller pieces of work; `False` if there are none."
-        if self.task.device.type == "cuda": torch.cuda.empty_cache()
+        if self.y.device.type == "cuda": torch.cuda.empty_cache()
         if self.stack > 1: self.stack //= 2
         elif self.calibrates and self.calibration > max(1, self.batch):
             self.calibration //= 2
@@ -349,8 +457,7 @@ class Evaluator:
         return tuple(torch.cat(z, 1) for z in zip(*scored))
 
     def _single(self, state, fresh: bool) -> tuple[Tensor, Tensor]:
-        own = self.module.state_dict()
-        for k, v in own.items(): v.copy_(state[k])
+        for k, v in self.tensors.items(): v.copy_(state[k])
         if not fresh or not self.norms: return tuple(z[None] for z in self._plain(slice(None)))
         logits = self._calibrate()
         if logits is None or self.train_rows is None: return tuple(z[None] for z in self._plain(slice(None)))
@@ -359,17 +466,20 @@ class Evaluator:
 
     def _calibrate(self) -> Tensor | None:
         "Compute BatchNorm statistics as `recalibrate` does; logits of the training data where the same pass is their evaluation."
-        if self.layerwise is None: recalibrate(self.module, self.task, self.batchnorm, self.calibration); return None
-        x = self.x[self.train_rows] if self.train_rows is not None else _channels_last(self.task.train_x) if self.x.ndim == 4 and self.x.is_floating_point() else self.task.train_x
-        batches = x.chunk(-(-len(x) // self.calibration))
-        found = [self.layerwise(xs, self.batch, self.batchnorm == "one-pass") for xs in batches]
-        for norm in self.norms:
-            for i, kept in enumerate((norm.running_mean, norm.running_var)): kept.copy_(torch.stack([statistics[norm][i] for _, statistics in found]).mean(0))
-        return torch.cat(found[0][0]) if self.batchnorm == "one-pass" and len(batches) == 1 else None
+        if self.layerwise is None: _recalibrate(self.module, self.train, self.batchnorm, self.calibration); return None
+        batches, kept = self.train.chunk(-(-len(self.train) // self.calibration)), []
+        unbiased = self.batchnorm == "one-pass"
+        outputs = unbiased and len(batches) == 1 and self.train_rows is not None
+        for xs in batches:
+            found = self.layerwise(xs, self.batch, unbiased, outputs)
+            kept.append([(s.mean, s.var) for s in self.layerwise.statistics])
+        for layer, *moments in zip(self.layerwise.statistics, *kept):
+            for own, batchwise in zip((layer.norm.running_mean, layer.norm.running_var), zip(*moments)): own.copy_(torch.stack(batchwise).mean(0))
+        return None if found is None else torch.cat(found)
 
     def _plain(self, rows: slice) -> tuple[Tensor, Tensor]:
         "With the statistics that the network has."
         x, y = self.x[rows], self.y[rows]
-        module = self.folded.refresh() if self.folded and len(y) else self.module
+        module = self.folded.refresh() if self.folded else self.module
         scored = [self._score(module(xs), ys) for xs, ys in zip(x.split(self.batch), y.split(self.batch)) if len(ys)]
         return tuple(torch.cat(z) for z in zip(*scored)) if scored else (y.new_zeros(0, dtype=torch.float32), y.new_zeros(0, dtype=torch.bool))
