@@ -32,8 +32,7 @@ def test_a_fault_at_every_call(analysis, tmp_path, tally, stage, most):
         chosen = sorted({*first.values(), *range(0, len(calls), -(-len(calls) // most))})
         cases = [(i, *KINDS[n % len(KINDS)]) for n, i in enumerate(chosen)]
     else:
-        kinds = KINDS if len(calls) < 120 else KINDS[:4]
-        cases = [(i, *kind) for i in range(len(calls)) for kind in kinds]
+        cases = [(i, *kind) for i in range(len(calls)) for kind in KINDS]
     for i, kind, lasting in cases:
         folder = analysis.fresh(stage, tmp_path / "work")
         status = analysis.children.run(stage, folder, kind=kind, at=i + 1, lasting=lasting)
