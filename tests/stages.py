@@ -216,6 +216,7 @@ def child(stage, folder, how):
     status = 77 if disk and not out else 0
     try:
         warnings.simplefilter("ignore")
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts without it
         print(os.getpid(), flush=True)
         if not status:
             run(stage, folder)
