@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from .data import SettingsError, Task, ZooError, best_device, lookup
-from .distributed import from_rank_zero, rank, world_size
+from .distributed import from_rank_zero, gradients_kept, rank, sharing_gradients, world_size
 from .interpolation import recalibrate, symmetry_for
 from .matching import Matcher, _in_threads
 from .networks import Network, call_stacked, check_inputs, is_linear_chain
@@ -141,7 +141,8 @@ def train_star(
     if the loss stops being finite.
 
     In processes that `torchrun` started (see `process_group`), each takes its share of every step's pairs, of which there
-    must be a multiple of the number of processes; the star is what one process would have trained, up to rounding."""
+    must be a multiple of the number of processes; the star is what one process would have trained, up to
+    rounding; but for `mu` on a network with BatchNorm, whose statistics at the star itself are then of each process's part of the batch."""
     seed_of(seed)
     zoo, recipe, device, name = Zoo(zoo), recipe or Recipe(), best_device(device), name or f"star-{seed:03}"
     sources = zoo.sources if sources is None else list(sources)
@@ -212,19 +213,20 @@ class _Starlight:
         elif init is not None: module.load_state_dict(zoo.state(init))
         self.module = _memory_format(module.to(device)).train()
         self.network = FlatParameters(self.module)
-        self.forward = compiled(self.module, recipe, device)
+        self.forward = sharing_gradients(compiled(self.module, recipe, device))
         self.star = self.network.vector.clone()
         self.average, self.snapshot = (self.star.clone() if wanted else None for wanted in (ema, align_ahead or realign_every > 1))
         self.leaves = [v.detach().requires_grad_() for v in self.network.views(self.star)]
-        self.gradient = torch.zeros_like(self.star) if recipe.compile or world_size() > 1 else None  # compiled code may hand out memory that it uses again
+        self.gradient = torch.zeros_like(self.star) if recipe.compile else None  # compiled code may hand out memory that it uses again
         batch = min(recipe.batch_size, len(task.train_y))
         shares = [len(part) for part in torch.arange(batch).tensor_split(pairs)]  # examples of each pair
         self.own = slice(rank() * pairs // world_size(), (rank() + 1) * pairs // world_size())  # the pairs of this process
         self.shares = shares[self.own]
         self.examples = slice(sum(shares[: self.own.start]), sum(shares[: self.own.stop]))
-        self.weights, self.own_weight = [n / batch / (1 + mu) for n in self.shares], sum(self.shares) / batch * mu / (1 + mu)
-        whole = is_linear_chain(self.module) and len(self.network.names) == len(list(self.module.parameters())) and task.train_x.is_floating_point()
-        self.stack = self._stack() if len(self.shares) > 1 and whole and batch % pairs == 0 else None
+        whole = batch / world_size()  # the processes' gradients are averaged, so that a part of the batch counts for as much as all of it does in one
+        self.weights, self.own_weight = [n / whole / (1 + mu) for n in self.shares], sum(self.shares) / whole * mu / (1 + mu)
+        stackable = is_linear_chain(self.module) and len(self.network.names) == len(list(self.module.parameters())) and task.train_x.is_floating_point()
+        self.stack = self._stack() if pairs > 1 and world_size() == 1 and stackable and batch % pairs == 0 else None
         self.aligned_in = torch.full((len(sources),), -1)  # the epoch in which each source was aligned last
         room = memory // 2 // self.star.nbytes
         self.aligned = self.star.new_zeros(len(sources), len(self.star)) if len(sources) <= room else None  # π_n(θ_n), one row for each source
@@ -331,21 +333,21 @@ class _Starlight:
         if self.gradient is not None: self.gradient.zero_()
         else:
             for p in self.network.params: p.grad = None
-        loss = self.at_pairs(i, x, y) if self.stack is None else self.at_stack(i, x, y)
-        if self.mu: loss = loss + add_gradient(self.loss, (x, y), self.network.vector, self.star, self.star, 0.0, self.own_scale, self.own_weight)
-        if world_size() > 1: dist.all_reduce(self.gradient); loss = loss * world_size()  # its own part, for all
+        loss, points = (0.0, self.points_of(i, x, y)) if self.stack is None else (self.at_stack(i, x, y), [])
+        if self.mu: points.append(((x, y), self.star, 0.0, self.own_scale, self.own_weight))
+        for k, (batch, source, t, scale, weight) in enumerate(points):  # processes average their gradients once, with those of the last point
+            with gradients_kept(self.forward, k + 1 < len(points)):
+                loss = loss + add_gradient(self.loss, batch, self.network.vector, self.star, source, t, scale, weight)
         for leaf, p in zip(self.leaves, self.network.params): leaf.grad = p.grad
         return loss
 
-    def at_pairs(self, i: int, x: Tensor, y: Tensor) -> Tensor:
-        "The gradient at the points of step i, one after another, each on its share of the batch."
-        total = 0.0
-        for k, batch in enumerate(zip(x.split(self.shares), y.split(self.shares))):
-            total = total + add_gradient(self.loss, batch, self.network.vector, self.star, self.source(i, k), self.ts[i][k], self.scales[i, k], self.weights[k])
-        return total
+    def points_of(self, i: int, x: Tensor, y: Tensor) -> list[tuple]:
+        "Where step i takes the gradient, each point with its share of the batch."
+        shares = zip(x.split(self.shares), y.split(self.shares))
+        return [(batch, self.source(i, k), self.ts[i][k], self.scales[i, k], self.weights[k]) for k, batch in enumerate(shares)]
 
     def at_stack(self, i: int, x: Tensor, y: Tensor) -> Tensor:
-        "The same, all at once, for networks that batched products run."
+        "The gradient at these points, all at once, for networks that batched products run; returns the loss."
         sources = self.aligned.index_select(0, self.rows[i]) if self.aligned is not None else torch.stack([self.source(i, k) for k in range(len(self.shares))])
         torch.lerp(self.star, sources, self.at[i], out=self.points)
         with autocast(self.recipe, self.task.device): logits = call_stacked(self.module, self.stack, x.view(len(self.shares), -1, *x.shape[1:]))

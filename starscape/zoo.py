@@ -201,8 +201,8 @@ class Cache:
         if reads and not self.path.exists(): return None
         try:
             with self._open() as db: return action(db)
-        except sqlite3.Error as e:
-            if any(words in str(e) for words in ("not a database", "malformed", "unsupported file format")):  # set aside, start anew: a cache can always be computed again
+        except (sqlite3.Error, UnicodeDecodeError) as e:  # the second: of a message that quotes damaged bytes
+            if isinstance(e, UnicodeDecodeError) or any(words in str(e) for words in ("not a database", "malformed", "unsupported file format")):  # set aside, start anew: a cache can always be computed again
                 with contextlib.suppress(OSError, sqlite3.Error):
                     os.replace(self.path, self.path.with_suffix(".damaged"))
                     for end in ("-wal", "-shm"): Path(f"{self.path}{end}").unlink(missing_ok=True)
@@ -214,7 +214,7 @@ class Cache:
         for mode in ("mode=ro", "immutable=1"):  # the second where SQLite may not even make its index of the log
             try:
                 with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True)) as db: return action(db)
-            except sqlite3.Error: pass
+            except (sqlite3.Error, UnicodeDecodeError): pass
         return None
 
     def get(self, kind: str, key) -> dict | None:

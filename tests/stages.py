@@ -1,13 +1,15 @@
 """The stages of an analysis, each run in a process of its own that somebody may disturb.
 
 `python stages.py` imports everything once and then forks a child for every line it reads, so that a test can start and
-kill hundreds of processes. A line is a JSON list: `["fork", stage, folder, disturbance]` answers with the child's id,
-`["wait", id]` with its exit status. A child exits with 0 when its stage is finished, 3 after one of the package's own
+kill hundreds of processes. A line is a JSON list: `["fork", stage, folder, disturbance]` answers with the child's id
+the moment that the stage begins, `["wait", id]` with its exit status. A child exits with 0 when its stage is finished, 3 after one of the package's own
 errors, 4 after any other (with the traceback in FOLDER/log), 9 where it was told to die, 77 where the system forbids
 what the test wants, 130 after Ctrl-C."""
 import builtins
 import ctypes
 import errno
+import gc
+import itertools
 import json
 import os
 import shutil
@@ -39,9 +41,8 @@ def run(stage, folder):
         train_star(TASK, zoo, Recipe(epochs=6), checkpoint_every=0)
     elif stage == "matching":
         zoo = Zoo(zoo)
-        for first in zoo.names:
-            for second in zoo.names:
-                alignment(zoo, first, second, TASK)
+        for first, second in itertools.combinations(zoo.names, 2):
+            alignment(zoo, first, second, TASK)
     elif stage == "sweep":
         sweep(zoo, ["star-source", "star-heldout", "regular-regular"], TASK, points=5)
     elif stage == "export":
@@ -78,7 +79,7 @@ class Faults:
     "A layer over the calls that change files: counts them, and makes one (or all from one on) fail, or the process die there."
 
     def __init__(self, folder, kind=None, at=0, lasting=False):
-        self.folder, self.kind, self.at, self.lasting, self.calls, self.unsynced = str(folder), kind, at, lasting, [], {}
+        self.folder, self.kind, self.at, self.lasting, self.calls, self.unsynced = f"{folder}{os.sep}", kind, at, lasting, [], {}
 
     def tick(self, call, half=None):
         self.calls.append(call)
@@ -167,19 +168,19 @@ class Faults:
 
 
 def mounted(folder, size, readonly):
-    "Put the folder's content on a small disk of its own that only this process sees; gives back what copies it out again."
+    "Put the folder's content on a small disk of its own that only this process sees; gives back what copies it out again, or `None` where the system forbids it."
     libc = ctypes.CDLL(None, use_errno=True)
     new_user, new_namespace, private, remount_readonly = 0x10000000, 0x00020000, 0x44000, 0x21
     if libc.unshare(new_namespace | (new_user if os.getuid() else 0)) or libc.mount(b"none", b"/", None, private, None):
-        os._exit(77)
+        return None
     copy = folder.with_name(folder.name + " aside")
     shutil.copytree(folder, copy)
     room = sum(-(-p.stat().st_size // 4096) * 4096 for p in copy.rglob("*") if p.is_file()) + size
     if libc.mount(b"none", str(folder).encode(), b"tmpfs", 0, f"size={room}".encode()):
-        os._exit(77)
+        return None
     shutil.copytree(copy, folder, dirs_exist_ok=True)
     if readonly and libc.mount(b"none", str(folder).encode(), b"tmpfs", remount_readonly, None):
-        os._exit(77)
+        return None
 
     def out():
         shutil.rmtree(copy)
@@ -189,7 +190,7 @@ def mounted(folder, size, readonly):
 
 
 def child(stage, folder, how):
-    "Run a stage, disturbed, and exit. Ctrl-C, held back since the fork, is heard during the stage and at no other time."
+    "Say that the stage begins, run it, disturbed, and exit. Ctrl-C comes after the former, and is not heard any more after the stage."
     from starscape.data import StarscapeError
     from starscape.zoo import Cache, Zoo
 
@@ -207,16 +208,19 @@ def child(stage, folder, how):
 
         Zoo.add = kept(Zoo.add, lambda zoo, args: ["model", args[0]])
         Cache.put = kept(Cache.put, lambda cache, args: ["cached", args[0], cache.hash(args[1])])
-    out = mounted(folder, how.get("room", 1 << 26), how.get("readonly", False)) if "room" in how or "readonly" in how else None
+    disk = "room" in how or "readonly" in how
+    out = mounted(folder, how.get("room", 1 << 26), how.get("readonly", False)) if disk else None
     faults = Faults(folder, how.get("kind"), how.get("at", 0), how.get("lasting", False))
     if "kind" in how:
         faults.install()
-    status = 0
+    status = 77 if disk and not out else 0
     try:
         warnings.simplefilter("ignore")
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        run(stage, folder)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts without it
+        print(os.getpid(), flush=True)
+        if not status:
+            run(stage, folder)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     except StarscapeError:
         status = 3
     except KeyboardInterrupt:
@@ -238,6 +242,7 @@ def serve():
     import torch
 
     torch.set_num_threads(1)
+    import starscape.viz  # noqa: F401 - what a stage would import while it is disturbed
     from starscape.barriers import symmetry_for
     from starscape.data import load_task
     from starscape.networks import Network
@@ -246,15 +251,14 @@ def serve():
     NETWORK = Network("mlp", width=6, depth=1)
     symmetry_for(Network.of(NETWORK, TASK), TASK)
     TASK.fingerprint  # noqa: B018 - computed once, before the children
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits this
+    gc.collect()
+    gc.freeze()  # a child's collector would copy all of it, and Ctrl-C is not heard while it does
     print("ready", flush=True)
     for line in sys.stdin:
         order, *rest = json.loads(line)
         if order == "fork":
-            pid = os.fork()
-            if pid == 0:
+            if os.fork() == 0:
                 child(rest[0], Path(rest[1]), rest[2])
-            print(pid, flush=True)
         else:
             status = os.waitstatus_to_exitcode(os.waitpid(rest[0], 0)[1])
             print(status, flush=True)
@@ -300,8 +304,8 @@ class Analysis:
                 shutil.copytree(now, self.before[stage])
             now = folder / f"after {stage}"
             shutil.copytree(self.before[stage], now)
-            began = time.perf_counter()
-            assert children.run(stage, now) == 0, (now / "log").read_text()
+            pid, began = children.fork(stage, now), time.perf_counter()
+            assert children.wait(pid) == 0, (now / "log").read_text()
             self.seconds[stage], self.after[stage] = time.perf_counter() - began, contents(now)
 
     def fresh(self, stage, folder):

@@ -21,16 +21,20 @@ def disturb(analysis, tmp_path, tally, stage, sent, many, seed=0):
     "Signals at random moments of a stage, each followed by a look at what is there; then the stage runs to its end."
     draw, folder, children, times = random.Random(f"{stage} {sent} {seed}"), tmp_path / "work", analysis.children, 0
     analysis.fresh(stage, folder)
+    whole, seconds = True, analysis.seconds[stage]
     for _ in range(20 * many):
-        pid = children.fork(stage, folder, log=True)
-        time.sleep(draw.uniform(0, 1.1) * analysis.seconds[stage])
+        pid, moment = children.fork(stage, folder, log=True), draw.uniform(0, 1.1) * seconds
+        time.sleep(moment)
         os.kill(pid, sent)  # its parent has not asked for its status yet, so the id is still its own
         status = children.wait(pid)
         if status == 0:  # it was through before: from the beginning
             assert analysis.lost(stage, folder, promised(folder)) == []
             analysis.fresh(stage, folder)
+            if whole:
+                seconds = moment  # the machine is less busy than it was
+            whole = True
             continue
-        times += 1
+        times, whole = times + 1, False
         with tally(f"{'kills' if sent == signal.SIGKILL else 'Ctrl-C'}: {stage}"):
             assert status == (-sent if sent == signal.SIGKILL else 130), (folder / "log").read_text()
             assert analysis.lost(stage, folder, promised(folder)) == []

@@ -1,5 +1,7 @@
 "Workers, ranks and streams: many of them give what one process with everything in memory gives, and one that dies costs its own task."
+import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -74,9 +76,11 @@ def test_a_population_from_workers_has_the_same_bits(task, serial, tmp_path, bac
     assert digests(zoo) == digests(serial) and zoo.metadata("source-003")["metrics"] == serial.metadata("source-003")["metrics"]
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_a_sweep_from_workers_has_the_same_bits(task, tmp_path, backend):
+@pytest.mark.parametrize("backend", ["loky", "threading", "dask"])
+def test_a_sweep_from_workers_has_the_same_bits(task, tmp_path, backend, request):
     "Of a network that no worker knows; what is in the cache already is not measured again."
+    if backend == "dask":
+        request.getfixturevalue("dask_client")
     zoo = train_population(task, Own, Recipe(epochs=1), tmp_path / "zoo", n_sources=3, n_heldout=1)
     alone = sweep(zoo, "regular-regular", task, points=5, cached=False)
     with joblib.parallel_config(backend=backend, n_jobs=2):
@@ -88,9 +92,10 @@ def test_a_sweep_from_workers_has_the_same_bits(task, tmp_path, backend):
 
 
 RAY = """
-import sys, joblib, ray
+import pickle, sys, joblib, ray
 from ray.util.joblib import register_ray
 import torch; torch.set_num_threads(1)
+from starscape.barriers import sweep
 from starscape.data import load_task
 from starscape.interpolation import symmetry_for
 from starscape.matching import match_many
@@ -98,18 +103,29 @@ from starscape.networks import Network
 from starscape.training import Recipe, train_population
 register_ray()
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
+task, network = load_task("digits").subset(320, 80), Network("mlp", width=8, depth=2)
 with joblib.parallel_config(backend="ray", n_jobs=2):
-    train_population(load_task("digits").subset(320, 80), Network("mlp", width=8, depth=2), Recipe(epochs=4, batch_size=32), sys.argv[1], n_sources=5, n_heldout=1, stacked=2)
+    zoo = train_population(task, network, Recipe(epochs=4, batch_size=32), sys.argv[1], n_sources=5, n_heldout=1, stacked=2)
+    states = [zoo.state(n) for n in zoo.names]
+    found = match_many(symmetry_for(network.of(network, task), task), states[0], states[1:])
+    rows = sweep(zoo, "regular-regular", task, points=3)
 ray.shutdown()
+pickle.dump((found, rows), open(sys.argv[2], "wb"))
 """
 
 
 @pytest.mark.soak
-def test_a_population_from_ray_has_the_same_bits(serial, tmp_path):
+def test_ray_trains_matches_and_sweeps_with_the_same_bits(task, serial, tmp_path):
     pytest.importorskip("ray")
-    done = subprocess.run([sys.executable, "-c", RAY, str(tmp_path)], capture_output=True, text=True, timeout=200, env=os.environ | {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"})
+    command = [sys.executable, "-c", RAY, str(tmp_path / "zoo"), str(tmp_path / "found")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ | {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"})
     assert done.returncode == 0, done.stderr[-3000:]
-    assert digests(Zoo(tmp_path)) == digests(serial)
+    found, rows = pickle.loads((tmp_path / "found").read_bytes())
+    states = [serial.state(n) for n in serial.names]
+    here = match_many(symmetry_for(NETWORK.of(NETWORK, task), task), states[0], states[1:])
+    assert digests(Zoo(tmp_path / "zoo")) == digests(serial)
+    assert all(p[g].equal(q[g]) for p, q in zip(here, found) for g in p) and len(here) == len(found) == 5
+    assert rows.equals(sweep(serial, "regular-regular", task, points=3, cached=False))
 
 
 def test_a_network_of_ones_own_goes_to_the_workers(task, tmp_path):
@@ -150,21 +166,39 @@ def test_the_other_tasks_are_done_before_one_is_reported(tmp_path):
     assert sorted(path.read_text().split()) == sorted(tasks)
 
 
-def held(_):
-    with worker_device(gpus=["test-a", "test-b", "test-c"]) as device:
-        began = time.time()
-        time.sleep(0.4)
-        return device.index, began, time.time()
+def held(folder, i):
+    "A GPU, kept until the other worker has one as well."
+    with worker_device(gpus=["test-a", "test-b"]) as device:
+        (folder / str(i)).touch()
+        while len(list(folder.iterdir())) < 2:
+            time.sleep(0.01)
+        return device.index
 
 
-def test_each_worker_has_a_gpu_of_its_own():
-    with joblib.parallel_config(backend="loky", n_jobs=3):
-        spans = joblib.Parallel(batch_size=1)(joblib.delayed(held)(i) for i in range(9))
-    for i, (gpu, began, ended) in enumerate(spans):
-        for other, b, e in spans[:i]:
-            assert gpu != other or b >= ended or e <= began  # nobody else had it meanwhile
-    assert len({gpu for gpu, *_ in spans}) > 1
-    assert worker_device("cpu", gpus=["test-a"]).__enter__() == torch.device("cpu")
+def test_each_worker_has_a_gpu_of_its_own(tmp_path):
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        assert sorted(joblib.Parallel(batch_size=1, pre_dispatch=2)(joblib.delayed(held)(tmp_path, i) for i in range(2))) == [0, 1]
+
+
+def test_the_gpus_of_a_machine_are_those_that_cuda_shows(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "test-6,test-7")
+    with worker_device() as first, worker_device("cuda") as second, worker_device() as third:
+        assert (first, second, third) == (torch.device("cuda:0"), torch.device("cuda:1"), torch.device("cuda:0"))  # the third shares
+    with worker_device("cpu") as device:
+        assert device == torch.device("cpu")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "test-7,test-6")  # another job's view of the same two
+    with worker_device() as first, worker_device() as second:
+        assert (first.index, second.index) == (0, 1)
+
+
+def dies(trap, parent):
+    "Kills the first worker that comes by."
+    if os.getpid() != parent:
+        with contextlib.suppress(FileNotFoundError):
+            trap.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Deadly(Recipe):
@@ -173,9 +207,8 @@ class Deadly(Recipe):
     trap, parent = Path(), 0
 
     def lr_at(self, step, steps_per_epoch):
-        if step == 15 and os.getpid() != self.parent and self.trap.exists():
-            self.trap.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if step == 15:
+            dies(self.trap, self.parent)
         return super().lr_at(step, steps_per_epoch)
 
 
@@ -193,6 +226,32 @@ def test_a_killed_worker_costs_its_own_task(task, serial, tmp_path, backend, req
     assert not trap.exists()  # somebody died
     assert backend == "dask" or any("A worker was lost" in str(w.message) for w in caught)
     assert digests(zoo) == digests(serial)
+
+
+class DeadlyNetwork(Own):
+    "The first worker that evaluates it is killed."
+
+    def __init__(self, trap, parent):
+        super().__init__()
+        self.trap, self.parent = trap, parent
+
+    def forward(self, x):
+        dies(self.trap, self.parent)
+        return super().forward(x)
+
+
+def test_a_killed_worker_costs_its_own_pairs(task, tmp_path):
+    trap, parent = tmp_path / "trap", os.getpid()
+    network = lambda: DeadlyNetwork(trap, parent)
+    network.__qualname__ = "deadly"
+    zoo = train_population(task, network, Recipe(epochs=1), tmp_path / "zoo", n_sources=3, n_heldout=1)
+    alone = sweep(zoo, "regular-regular", task, points=3, cached=False)
+    trap.touch()
+    with joblib.parallel_config(backend="loky", n_jobs=2), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        together = sweep(zoo, "regular-regular", task, points=3)
+    assert not trap.exists() and any("A worker was lost" in str(w.message) for w in caught)
+    assert together.equals(alone) and len(zoo.cache.items("sweep")) == 3
 
 
 # ---- one star in several processes
@@ -238,17 +297,25 @@ def copy_of(serial, path):
     return zoo
 
 
-@pytest.mark.parametrize("options", [pytest.param(dict(pairs=2), marks=pytest.mark.soak), dict(pairs=4, mu=0.5, realign_every=2)], ids=str)
-def test_two_ranks_train_what_one_process_trains(task, serial, tmp_path, options):
-    alone, shared = copy_of(serial, tmp_path / "alone"), copy_of(serial, tmp_path / "shared")
+@pytest.fixture(scope="module")
+def with_batchnorm(task, tmp_path_factory):
+    network = Network("mlp", width=8, depth=2, batchnorm=True)
+    return train_population(task, network, RECIPE, tmp_path_factory.mktemp("batchnorm"), n_sources=3, n_heldout=0)
+
+
+@pytest.mark.parametrize(("population", "options"), [pytest.param("serial", dict(pairs=4, mu=0.5), marks=pytest.mark.soak), ("with_batchnorm", dict(pairs=4, realign_every=2))], ids=str)
+def test_two_ranks_train_what_one_process_trains(task, tmp_path, request, population, options):
+    population = request.getfixturevalue(population)
+    alone, shared = copy_of(population, tmp_path / "alone"), copy_of(population, tmp_path / "shared")
     train_star(task, alone, RECIPE, **options)
     done = torchrun(shared, options)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "rank 0 has star-000" in done.stdout and "rank 1 has star-000" in done.stdout
     for key, value in alone.state("star-000").items():
         torch.testing.assert_close(shared.state("star-000")[key], value, rtol=1e-3, atol=1e-4)
-    random = NETWORK.of(NETWORK, task).build(0).state_dict()
-    assert not all(torch.allclose(random[k], v, rtol=1e-3, atol=1e-4) for k, v in alone.state("star-000").items())  # the comparison can fail
+    train_star(task, alone, RECIPE, **options, seed=1)
+    another = alone.state("star-001")
+    assert not all(torch.allclose(another[k], v, rtol=1e-3, atol=1e-4) for k, v in alone.state("star-000").items())  # the comparison can fail
     assert train_star(task, shared, RECIPE, **options) == "star-000"  # the same star, to whoever asks
 
 
@@ -323,9 +390,12 @@ def test_a_mapped_source_that_is_damaged_says_so(task, serial, tmp_path):
 # ---- matching on workers
 
 
-def test_many_matchings_on_workers_are_those_found_here(task, serial):
+@pytest.mark.parametrize("backend", ["loky", "dask"])
+def test_many_matchings_on_workers_are_those_found_here(task, serial, backend, request):
+    if backend == "dask":
+        request.getfixturevalue("dask_client")
     symmetry, states = symmetry_for(NETWORK.of(NETWORK, task), task), [serial.state(n) for n in serial.names]
     here = match_many(symmetry, states[0], states[1:])
-    with joblib.parallel_config(backend="loky", n_jobs=2):
+    with joblib.parallel_config(backend=backend, n_jobs=2):
         there = match_many(symmetry, states[0], states[1:])
     assert all(p[g].equal(q[g]) for p, q in zip(here, there) for g in p) and len(here) == len(there) == 5
