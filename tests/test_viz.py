@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from starscape.barriers import barriers
 from starscape.viz import SCORES, BarrierExplorer, LossPlaneExplorer, StarDashboard, UncertaintyExplorer, write_report
 import itertools
 
@@ -168,7 +169,7 @@ def test_every_control_from_the_keyboard(open_panel):
 
     press(page, page.get_by_role("combobox", name="Published"), "r", "e", "s", "n")
     overlay = page.get_by_role("combobox", name="Published").input_value()
-    assert overlay.startswith("resnet18/") and len(drawn(page, "Interpolation curves")) == 4
+    assert overlay.startswith("resnet18/") and [t["mode"] for t in drawn(page, "Interpolation curves")].count("lines+markers") == 3
 
     first = page.get_by_role("checkbox", name="star", exact=True)
     press(page, first, "ArrowDown", "ArrowDown", " ")
@@ -478,6 +479,167 @@ def test_five_hundred_models(open_panel):
         work(lambda: page.get_by_text("Mean", exact=False).first.click())
     print(f"filtering {filtering:.0f} ms, drawing {min(drawing):.0f} ms")
     assert filtering < 100 and min(drawing) < 300
+
+
+def reload(page):
+    page.reload()
+    page.wait_for_selector("html[data-ready=true]", timeout=30_000)
+    settle(page)
+
+
+def test_a_reload_keeps_what_was_chosen(open_panel, tmp_path):
+    page = open_panel(BarrierExplorer(sweep_frame()))
+    before = lines(page)[0]["y"]
+    page.get_by_text("Test", exact=True).click()
+    page.get_by_text("Accuracy", exact=True).click()
+    page.get_by_label("source-002").click()
+    page.get_by_role("button", name="star – source").click()
+    press(page, page.get_by_role("slider", name="Step through the pairs"), "End")
+    there = lines(page), page.locator(".ss-stepper-text").inner_text()
+    reload(page)
+    assert (lines(page), page.locator(".ss-stepper-text").inner_text()) == there and there[0][0]["y"] != before
+    assert page.get_by_text("9 of 10 chosen").is_visible()
+    assert page.get_by_role("button", name="star – source").get_attribute("aria-pressed") == "false"
+    assert page.locator("path.ss-lit").count() == 1
+
+    page.get_by_role("button", name="Reset view").click()
+    settle(page)
+    assert lines(page)[0]["y"] == before and not page.get_by_role("button", name="Reset view").is_visible()
+    page.get_by_text("Raw", exact=True).click()
+    page = open_panel(BarrierExplorer(sweep_frame(), metric="barrier"))  # in the same place, but it starts another way
+    assert page.get_by_role("radio", name="Barrier").is_checked() and page.get_by_role("radio", name="Aligned").is_checked()
+
+
+def test_a_page_that_may_not_store_works(open_panel, page):
+    page.add_init_script("Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException('forbidden', 'SecurityError') } })")
+    open_panel(BarrierExplorer(sweep_frame()))
+    press(page, page.get_by_role("radio", name="Train"), "ArrowRight")
+    reload(page)
+    assert page.get_by_role("radio", name="Train").is_checked() and len(lines(page)) == 3
+
+
+def copied(page, button):
+    "What a button puts on the clipboard."
+    page.evaluate("() => { navigator.clipboard.writeText = async text => { window.copied = text } }")
+    page.get_by_role("button", name=button).click()
+    page.get_by_text("copied.").wait_for()
+    return page.evaluate("window.copied")
+
+
+def test_a_link_opens_what_it_was_copied_from(open_panel):
+    page = open_panel(LossPlaneExplorer(plane(), ["star", "source", "heldout"]))
+    page.get_by_text("Contours", exact=True).click()
+    page.get_by_text("Accuracy", exact=True).click()
+    press(page, page.get_by_role("slider", name="Point, x"), "End")
+    link, there = copied(page, "Copy link"), page.locator(".ss-reading").inner_text()
+    page.get_by_role("button", name="Reset view").click()
+    page.goto("about:blank")
+    page.goto(link)
+    page.wait_for_selector("html[data-ready=true]", timeout=30_000)
+    assert page.get_by_role("radio", name="Contours").is_checked() and page.locator(".ss-reading").inner_text() == there
+    page.get_by_text("Heatmap", exact=True).click()  # what is chosen after a link was opened counts, once reloaded
+    reload(page)
+    assert page.get_by_role("radio", name="Heatmap").is_checked() and page.get_by_role("radio", name="Accuracy").is_checked()
+
+
+@pytest.mark.parametrize("said", [
+    "%", "7", "null", "[]", '{"panel": 7}', '{"panel": {"selection": "star", "metric": "lost", "split": 1, "log": "yes", "pairs": [7], "overlay": "<img>", "view": {}, "clicked": 7}}',
+    '{"panel": {"selection": ["nobody"], "metric": ["loss"], "clicked": {"first": "<img src=x>"}, "__proto__": {"x": 1}, "values": "AAAA", "live": true, "title": "no"}}',
+])
+def test_a_link_is_believed_as_far_as_it_fits(open_panel, page, said):
+    open_panel(BarrierExplorer(sweep_frame()))
+    page.evaluate("said => { location.hash = 'starscape=' + said; location.reload() }", said)
+    page.wait_for_selector("html[data-ready=true]", timeout=30_000)
+    settle(page)
+    assert page.get_by_role("radio", name="Loss").is_checked() and page.get_by_role("radio", name="Train").is_checked()
+    assert not page.get_by_role("button", name="Compute").is_visible() and page.locator("img").count() == 0
+    if "nobody" in said:
+        assert page.get_by_text("0 of 10 chosen").is_visible()
+
+
+def test_copied_code_opens_the_same_view(open_panel):
+    frame = sweep_frame(rename=lambda name: HOSTILE.get(name, name))
+    page = open_panel(BarrierExplorer(frame))
+    page.get_by_text("Accuracy", exact=True).click()
+    page.get_by_text("Each pair", exact=True).click()
+    page.get_by_role("button", name="regular – regular").click()
+    page.get_by_label(HOSTILE["source-001"]).click()
+    panel = eval(copied(page, "Copy Python"), dict(BarrierExplorer=BarrierExplorer, zoo=frame))
+    assert (panel.metric, panel.view, panel.log, panel.pairs) == ("accuracy", "curves", False, ["star-heldout", "star-source"])
+    assert set(panel.roles) - set(panel.selection) == {HOSTILE["source-001"]}
+
+    page = open_panel(LossPlaneExplorer(plane(), ["star", "source", "heldout"], view="surface", line=[0, 0, 4, 3.5]))
+    press(page, page.get_by_role("slider", name="Turn"), "Home")
+    panel = eval(copied(page, "Copy Python"), dict(LossPlaneExplorer=LossPlaneExplorer, zoo=plane()))
+    assert (panel.view, panel.line, panel.turn, panel.selection) == ("surface", [0, 0, 4, 3.5], -180, ["star", "source", "heldout"])
+
+
+def test_an_exported_dashboard_shares_its_selection(open_panel):
+    scores = uncertainty()
+    scores.roles = {"star": "star", **{f"source-{i:03}": "source" for i in range(6)}}
+    scores.selection = list(scores.roles)
+    named = plane(rename={"star": "star", "source": "source-000", "heldout": "heldout-001"}.get)
+    panels = {"Barriers": BarrierExplorer(sweep_frame()), "Loss plane": LossPlaneExplorer(named, ["star", "source-000", "heldout-001"]), "Uncertainty": scores}
+    page = open_panel(StarDashboard(None, panels=panels))
+    page.get_by_label("heldout-001").click()
+    page.get_by_role("tab", name="Uncertainty").click()
+    settle(page)
+    assert page.locator("[aria-label^='Six scores']").is_visible() and page.locator(".ss-thumb:visible").count() == 24
+    page.get_by_role("tab", name="Loss plane").click()
+    settle(page)
+    lacking = page.get_by_text("This file holds the plane through star, source-000 and heldout-001, no other. heldout-001 is not among the chosen models.")
+    assert lacking.is_visible()
+
+    page.get_by_role("tab", name="Barriers").click()
+    page.get_by_label("source-003").click()
+    page.get_by_role("tab", name="Uncertainty").click()
+    settle(page)
+    sentence = page.get_by_text("The scores of star, source-000, source-001 and 3 more are not in this file: it holds those of star, source-000, source-001 and 4 more.")
+    assert sentence.is_visible()
+    assert page.locator("[data-panel=uncertainty] [role=figure]:visible, .ss-thumb:visible").count() == 0
+    reload(page)  # the tab in front, and what all tabs make of the selection
+    assert page.get_by_role("tab", name="Uncertainty").get_attribute("aria-selected") == "true" and sentence.is_visible()
+    page.get_by_role("tab", name="Barriers").click()
+    settle(page)
+    assert page.get_by_text("8 of 10 chosen").is_visible()
+    page.get_by_label("source-003").click()
+    page.get_by_role("tab", name="Uncertainty").click()
+    settle(page)
+    assert page.locator("[aria-label^='Six scores']").is_visible() and not sentence.is_visible()
+
+
+def test_models_without_a_curve_are_named(open_panel):
+    frame = sweep_frame()
+    page = open_panel(BarrierExplorer(frame[frame.aligned | (frame.second != "heldout-002")]))
+    sentence = page.get_by_text("Not measured without alignment, so not drawn: heldout-002.")
+    assert not sentence.is_visible()
+    page.get_by_text("Raw", exact=True).click()
+    settle(page)
+    assert sentence.is_visible()
+
+
+def test_means_of_one_column_have_the_same_decimals(open_panel):
+    frame = sweep_frame()
+    page = open_panel(BarrierExplorer(frame, alignment="both"))
+    found = page.locator('[aria-label^="Loss barriers"] .annotation-text').all_text_contents()
+    means = barriers(frame.query("split == 'train'")).groupby(["pair", "aligned"]).loss_barrier.agg(["mean", "std"])
+    order = [(pair, aligned) for pair in ("star-heldout", "star-source", "regular-regular") for aligned in (True, False)]
+    assert found == ["{:.4f} ± {:.4f}".format(*means.loc[key]) for key in order]
+
+
+def test_pictures_to_print(open_panel):
+    page = open_panel(BarrierExplorer(sweep_frame()))
+    page.locator('[aria-label^="Interpolation curves"]').hover()
+    for form, head in (("PNG", b"\x89PNG"), ("SVG", b"<svg")):
+        with page.expect_download() as download:
+            page.locator(f'[aria-label^="Interpolation curves"] .modebar-btn[data-title$="({form})"]').click()
+        data = Path(download.value.path()).read_bytes()
+        assert data.startswith(head) and (form == "PNG" or b"Loss (train, nats)" in data)
+    press(page, page.locator("select"), "Tab")  # and without a mouse
+    assert page.evaluate("document.activeElement.dataset.title") == "Download picture (PNG)"
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_empty_panel_says_so(open_panel):

@@ -90,6 +90,7 @@ def test_two_views_and_a_reload_keep_the_state(page, lab):
     panel = page.locator("[data-panel=barriers]").first
     assert panel.get_by_role("radio", name="Test").is_checked() and panel.get_by_role("radio", name="Accuracy").is_checked()
     assert panel.get_by_text("3 of 4 chosen").is_visible()
+    assert not page.evaluate("() => Object.keys(sessionStorage).filter(key => key.startsWith('starscape'))")  # here the kernel remembers
 
 
 def test_pairs_are_computed_on_demand_and_cancel_is_heard(page, lab):
@@ -137,7 +138,8 @@ app = marimo.App()
 def _():
     import marimo as mo
 {making}
-    mo.ui.anywidget(panel)
+    view = mo.ui.anywidget(panel)
+    mo.vstack([view, view])
     return
 
 
@@ -148,7 +150,8 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("host", ["notebook", "voila", "marimo"])
 def test_other_hosts(page, tmp_path, host):
-    "Two views of a panel in Notebook 7, Voila and marimo: a key moves the figure, and the other view follows."
+    """Two views of a panel in Notebook 7, Voila and marimo: a key moves the figure, the other view follows, and both are so
+    after a reload, which in Voila and marimo starts a new kernel."""
     pytest.importorskip(host)
     write_notebook(tmp_path / "small.ipynb", SMALL[:4])
     port = free_port()
@@ -166,13 +169,15 @@ def test_other_hosts(page, tmp_path, host):
         with serving(tmp_path, ["voila", "small.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"], port, "/voila/static/") as address:
             page.goto(address, timeout=60_000)
             follows(page, views=2)
+            stays(page, views=2)
             page.goto("about:blank")
     else:
         making = "\n".join("    " + line for source in SMALL[:2] for line in source.splitlines())
         (tmp_path / "app.py").write_text(APP.format(making=making))
         with serving(tmp_path, ["marimo", "run", "app.py", "--headless", "--no-token", "--host=127.0.0.1", f"--port={port}"], port) as address:
             page.goto(address, timeout=60_000)
-            follows(page, views=1)
+            follows(page, views=2)
+            stays(page, views=2)
             page.goto("about:blank")
     page.problems[:] = [p for p in page.problems if "starscape" in p]  # what the hosts themselves ask for is theirs
 
@@ -188,6 +193,22 @@ def follows(page, views):
         panels.nth(i).get_by_role("radio", name="Test", checked=True).wait_for(timeout=10_000, state="attached")
     page.wait_for_timeout(300)
     assert all(panels.nth(i).locator(".js-plotly-plot").first.evaluate(LAST) != before[i] for i in range(views))
+
+
+def stays(page, views):
+    panels = page.locator("[data-panel=barriers]")
+    panels.first.get_by_role("checkbox", name="heldout-1").click()
+    before = panels.first.locator(".js-plotly-plot").first.evaluate(LAST)
+    page.reload()
+    for i in range(views):
+        panels.nth(i).get_by_role("radio", name="Test", checked=True).wait_for(timeout=60_000, state="attached")
+        panels.nth(i).get_by_text("3 of 4 chosen").wait_for(timeout=10_000)
+        panels.nth(i).scroll_into_view_if_needed()
+        panels.nth(i).locator(".main-svg").first.wait_for(timeout=60_000)
+        assert panels.nth(i).locator(".js-plotly-plot").first.evaluate(LAST) == before
+    # the new kernel heard of it, so that a choice made now adds to the old ones
+    panels.first.get_by_role("checkbox", name="heldout-2").click()
+    panels.nth(views - 1).get_by_text("2 of 4 chosen").wait_for(timeout=10_000)
 
 
 @pytest.mark.parametrize("name", ["03_star_training.ipynb", "06_viz.ipynb"])
