@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -468,6 +469,8 @@ def test_five_hundred_models(open_panel):
         after = {m["name"]: m["value"] for m in clock.send("Performance.getMetrics")["metrics"]}
         return 1000 * (after["TaskDuration"] - before["TaskDuration"])
 
+    # on a slower machine the limits are wider by as much as it takes longer over sums: 130 ms is what two cores of 2026 take
+    slower = max(1, min(work(lambda: page.evaluate("() => { let s = 0; for (let i = 0; i < 3e7; i++) s += Math.sqrt(i); return s }")) for _ in range(3)) / 130)
     filtering = min(work(lambda i=i: page.get_by_role("searchbox").fill(f"model-{i}1")) for i in range(3))
     assert page.locator(".ss-model:visible").count() == 10
     drawing = []
@@ -477,8 +480,8 @@ def test_five_hundred_models(open_panel):
             const data = el.getContext('2d').getImageData(0, 0, el.width, el.height).data;
             return data.reduce((n, value, i) => n + (i % 4 === 3 && value > 0), 0) }""") > 50_000
         work(lambda: page.get_by_text("Mean", exact=False).first.click())
-    print(f"filtering {filtering:.0f} ms, drawing {min(drawing):.0f} ms")
-    assert filtering < 100 and min(drawing) < 300
+    print(f"filtering {filtering:.0f} ms, drawing {min(drawing):.0f} ms, on a machine {slower:.2f} times as slow")
+    assert filtering < 100 * slower and min(drawing) < 300 * slower
 
 
 def reload(page):
@@ -635,6 +638,12 @@ def test_pictures_to_print(open_panel):
             page.locator(f'[aria-label^="Interpolation curves"] .modebar-btn[data-title$="({form})"]').click()
         data = Path(download.value.path()).read_bytes()
         assert data.startswith(head) and (form == "PNG" or b"Loss (train, nats)" in data)
+    page = open_panel(BarrierExplorer(sweep_frame(sources=12, heldouts=5), view="curves"))  # 77 curves on a canvas: lines, when printed
+    page.locator('[aria-label^="Interpolation curves"]').hover()
+    with page.expect_download() as download:
+        page.locator('[aria-label^="Interpolation curves"] .modebar-btn[data-title$="(SVG)"]').click()
+    paths = re.findall(r'<path [^>]*?d="(M[^"]*)"', Path(download.value.path()).read_text())
+    assert {5, 12, 60} <= {path.count("M") for path in paths}
     press(page, page.locator("select"), "Tab")  # and without a mouse
     assert page.evaluate("document.activeElement.dataset.title") == "Download picture (PNG)"
     with page.expect_download() as download:

@@ -77,7 +77,7 @@ function bandTraces({ t, mean, std, n }, colour, dash, lowest) {
   return [{ x, y, type: "scatter", mode: "lines", fill: "toself", fillcolor: faded(colour, 0.16), line: { width: 0 }, hoverinfo: "skip" }, line];
 }
 
-const MANY = 300; // curves; beyond, they go to a canvas: a browser takes seconds for so long a path
+const MANY = 55; // curves; beyond, they go to a canvas: a browser takes long to paint so long a path, seconds for thousands
 
 // All curves of a series as one path; the mean over them tells the series by its dash, too.
 function bundleShape(curves, metric, colour) {
@@ -103,6 +103,7 @@ function strokeCurves(pen, groups, metric, colours, at) {
   };
   for (const { curves, tone } of groups) {
     pen.strokeStyle = faded(colours[tone], opacityOf(curves));
+    pen.lineWidth = curves.length > 300 ? 1 : 1.25; // what is not wider than a pixel is drawn faster
     for (const curve of curves) stroke(curve.t, heights(curve, metric));
   }
   for (const { mean: { t, mean }, tone, dash } of groups) {
@@ -194,16 +195,18 @@ function renderBarriers(model, root, plotly) {
     const ends = log ? drawn.reduce((low, c) => c.loss.reduce((a, b) => (b > 0 && b < a ? b : a), low), Infinity) : -Infinity;
     const span = spanTrace(drawn, metric), many = drawn.length > MANY, [low, high] = log ? [Math.log10(span.y[2]), Math.log10(span.y[1])] : span.y;
     const margin = 0.05 * (high - low) || 0.5, range = [low - margin, high + margin];
-    const traces = single ? [span, ...(many ? [] : groups.flatMap(group => meanTraces(group.mean, colours, group)))]
+    const bundles = () => groups.map(group => bundleShape(group.curves, metric, colours[group.tone]));
+    const means = () => groups.flatMap(group => meanTraces(group.mean, colours, group));
+    const traces = single ? [span, ...(many ? [] : means())]
       : groups.flatMap(group => bandTraces(group.mean, colours[group.tone], group.dash, ends));
     for (const { t, y, tone, symbol } of published()) {
       traces.push({ x: t, y, type: "scatter", mode: "lines+markers", hoverinfo: "skip", line: { color: colours[tone], width: 1 },
         marker: { symbol: `${symbol}-open`, size: 7, color: colours[tone] } });
     }
-    curveChart.canvas(single && many ? (pen, at) => strokeCurves(pen, groups, metric, colours, at) : null);
+    curveChart.canvas(single && many ? (pen, at) => strokeCurves(pen, groups, metric, colours, at) : null, () => ({ traces: means(), shapes: bundles() }));
     curveChart.draw(traces, {
       ...base, hovermode: single ? false : "x", hoverdistance: 40,
-      shapes: single && !many ? groups.map(group => bundleShape(group.curves, metric, colours[group.tone])) : [],
+      shapes: single && !many ? bundles() : [],
       xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: "t  (0: first model, 1: second model)" }, range: [-0.015, 1.015] },
       yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: METRICS[metric].axis(split) }, nticks: 7, ...(log ? logAxis(...extent(traces)) : { type: "linear", dtick: null, tickformat: "" }),
         ...(single && drawn.length ? { range } : {}), exponentformat: "power" },

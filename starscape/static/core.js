@@ -433,7 +433,7 @@ function chart(plotly, state, label, height) {
   const layer = svg("svg", { class: "ss-layer", "aria-hidden": "true" });
   const box = h("div", { className: "ss-chart", role: "figure", "aria-label": label }, plot, canvas, layer);
   box.style.height = `${height}px`;
-  let latest = null, width = 0, above = () => [], paint = null, started = false;
+  let latest = null, width = 0, above = () => [], paint = null, inLines = null, started = false;
   const listeners = [];
   const settings = {
     displaylogo: false, showSendToCloud: false, responsive: false, doubleClick: "reset",
@@ -468,25 +468,26 @@ function chart(plotly, state, label, height) {
   function fill() {
     canvas.hidden = !paint;
     if (!paint) return;
-    const { xaxis, yaxis } = plot._fullLayout;
-    canvas.width = box.clientWidth;
-    canvas.height = box.clientHeight;
+    const { xaxis, yaxis } = plot._fullLayout, dense = devicePixelRatio || 1;
+    canvas.width = box.clientWidth * dense;
+    canvas.height = box.clientHeight * dense;
     const pen = canvas.getContext("2d");
+    pen.scale(dense, dense);
     pen.rect(xaxis._offset, yaxis._offset, xaxis._length, yaxis._length);
     pen.clip();
     paint(pen, place(plot._fullLayout));
   }
-  // what is on the screen, with the canvas as a picture between the axes
+  // what is on the screen, with the canvas as a picture between the axes, or as the lines it stands for
   function print(format) {
-    const axes = plot._fullLayout, images = [];
-    if (paint) {
+    const axes = plot._fullLayout, images = [], lines = paint && format === "svg" ? inLines() : { traces: [], shapes: plot.layout.shapes };
+    if (paint && format === "png") {
       const picture = h("canvas", { width: 2 * axes.xaxis._length, height: 2 * axes.yaxis._length }), pen = picture.getContext("2d");
       pen.scale(2, 2);
       paint(pen, place(axes, 0, 0));
       images.push({ source: picture.toDataURL(), xref: "paper", yref: "paper", x: 0, y: 1, sizex: 1, sizey: 1, sizing: "stretch" });
     }
-    const layout = { ...plot.layout, images, paper_bgcolor: getComputedStyle(box).getPropertyValue("--ss-surface").trim() };
-    plotly.downloadImage({ data: plot.data, layout }, { format, scale: format === "png" ? 2 : 1, width: axes.width, height: axes.height, filename: "starscape" });
+    const layout = { ...plot.layout, images, shapes: lines.shapes, paper_bgcolor: getComputedStyle(box).getPropertyValue("--ss-surface").trim() };
+    plotly.downloadImage({ data: [...plot.data, ...lines.traces], layout }, { format, scale: format === "png" ? 2 : 1, width: axes.width, height: axes.height, filename: "starscape" });
   }
   const resize = new ResizeObserver(() => { if (latest && box.clientWidth && box.clientWidth !== width) draw(...latest); });
   resize.observe(box);
@@ -495,7 +496,7 @@ function chart(plotly, state, label, height) {
     box, plot, draw, light,
     on: (event, callback) => started ? plot.on(event, callback) : listeners.push([event, callback]),
     above: callback => { above = callback; light(); },
-    canvas: callback => { paint = callback; },
+    canvas: (callback, asLines) => { [paint, inLines] = [callback, asLines]; },
     describe: text => box.setAttribute("aria-label", text),
     resize: pixels => { box.style.height = `${pixels}px`; },
   };
