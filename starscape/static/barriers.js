@@ -80,15 +80,15 @@ function bandTraces({ t, mean, std, n }, colour, dash, lowest) {
 const MANY = 55; // curves; beyond, they go to a canvas: a browser takes long to paint so long a path, seconds for thousands
 
 // All curves of a series as one path; the mean over them tells the series by its dash, too.
-function bundleShape(curves, metric, colour) {
-  const parts = curves.map(curve => {
+function bundleShape(group, metric, colour) {
+  const parts = group.curves.map(curve => {
     const y = heights(curve, metric), points = [];
     for (let i = 0; i < y.length; i++) if (Number.isFinite(y[i])) points.push(`${curve.t[i].toFixed(4)},${y[i].toPrecision(5)}`);
     return points.length > 1 ? `M${points.join("L")}` : "";
   });
-  return { type: "path", path: parts.join(""), layer: "between", line: { color: faded(colour, opacityOf(curves)), width: 1.25 } };
+  return { type: "path", path: parts.join(""), layer: "between", line: { color: faded(colour, opacityOf(group)), width: 1.25 } };
 }
-const opacityOf = curves => Math.max(0.08, Math.min(0.7, 3 / Math.sqrt(curves.length)));
+const opacityOf = ({ curves, aligned }) => (aligned ? 1 : 0.5) * Math.max(0.08, Math.min(0.7, 3 / Math.sqrt(curves.length)));
 function meanTraces({ t, mean }, colours, { tone, dash }) {
   const line = { x: t, y: mean, type: "scatter", mode: "lines", hoverinfo: "skip" };
   return [{ ...line, line: { color: colours.surface, width: 5 } }, { ...line, line: { color: colours[tone], width: 2.5, dash } }];
@@ -101,10 +101,10 @@ function strokeCurves(pen, groups, metric, colours, at) {
     for (let i = 0; i < y.length; i++) pen.lineTo(...at(t[i], y[i]));
     pen.stroke();
   };
-  for (const { curves, tone } of groups) {
-    pen.strokeStyle = faded(colours[tone], opacityOf(curves));
-    pen.lineWidth = curves.length > 300 ? 1 : 1.25; // what is not wider than a pixel is drawn faster
-    for (const curve of curves) stroke(curve.t, heights(curve, metric));
+  for (const group of groups) {
+    pen.strokeStyle = faded(colours[group.tone], opacityOf(group));
+    pen.lineWidth = group.curves.length > 300 ? 1 : 1.25; // what is not wider than a pixel is drawn faster
+    for (const curve of group.curves) stroke(curve.t, heights(curve, metric));
   }
   for (const { mean: { t, mean }, tone, dash } of groups) {
     for (const [colour, width, gaps] of [[colours.surface, 5, ""], [colours[tone], 2.5, DASHES[dash] ?? ""]]) {
@@ -195,7 +195,7 @@ function renderBarriers(model, root, plotly) {
     const ends = log ? drawn.reduce((low, c) => c.loss.reduce((a, b) => (b > 0 && b < a ? b : a), low), Infinity) : -Infinity;
     const span = spanTrace(drawn, metric), many = drawn.length > MANY, [low, high] = log ? [Math.log10(span.y[2]), Math.log10(span.y[1])] : span.y;
     const margin = 0.05 * (high - low) || 0.5, range = [low - margin, high + margin];
-    const bundles = () => groups.map(group => bundleShape(group.curves, metric, colours[group.tone]));
+    const bundles = () => groups.map(group => bundleShape(group, metric, colours[group.tone]));
     const means = () => groups.flatMap(group => meanTraces(group.mean, colours, group));
     const traces = single ? [span, ...(many ? [] : means())]
       : groups.flatMap(group => bandTraces(group.mean, colours[group.tone], group.dash, ends));
