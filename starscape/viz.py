@@ -222,11 +222,14 @@ def _duration(seconds: float) -> str:
     return f"{seconds} s" if seconds < 100 else f"{round(seconds / 60)} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 # %% ../nbs/06_viz.ipynb #3347bf72
+_numbers = itertools.count()
+
 class Panel(anywidget.AnyWidget):
     "What the explorers share. All traits can be set from Python and observed; the browser sets them too."
     _esm = panel_source()
     _css = _read("panels.css")
     panel = Unicode().tag(sync=True)  # which panel the script draws
+    number = Int(0).tag(sync=True)  # tells this panel from the others of its kernel
     status = Unicode("").tag(sync=True)  # one line on what is going on, or what went wrong
     progress = Float(0.0, min=0, max=1).tag(sync=True)  # share of the work under way that is done
     busy = Bool(False).tag(sync=True)  # whether work is under way
@@ -238,7 +241,7 @@ class Panel(anywidget.AnyWidget):
 
     def __init__(self, **traits):
         self._run, self._worker, self._lock = None, None, threading.RLock()
-        super().__init__(**traits)
+        super().__init__(number=next(_numbers), **traits)
         self.on_msg(lambda _, message, buffers: self._hear(message))
 
     def _hear(self, message: dict) -> None:
@@ -291,7 +294,7 @@ class Panel(anywidget.AnyWidget):
 
     def export_state(self) -> dict[str, dict]:
         "What the browser needs to draw the panel without a kernel, by model name: traits, and those that are bytes."
-        values = {k: getattr(self, k) for k in self.trait_names(sync=True) if not k.startswith("_") and k not in ("layout", "tabbable", "tooltip")}
+        values = {k: getattr(self, k) for k in self.trait_names(sync=True) if not k.startswith("_") and k not in ("layout", "tabbable", "tooltip", "number")}
         values |= dict(live=False, busy=False, failed=False, status="", progress=0.0)
         buffers = {k: base64.b64encode(v).decode() for k, v in values.items() if isinstance(v, bytes)}
         return {"panel": dict(state={k: v for k, v in values.items() if k not in buffers}, buffers=buffers)}
@@ -493,6 +496,7 @@ class LossPlaneExplorer(Panel):
     view = Enum(["heatmap", "contours", "surface"], "heatmap").tag(sync=True)
     log = Bool(True).tag(sync=True)  # loss on a logarithmic scale
     line = List(Float()).tag(sync=True)  # x and y of the start, x and y of the end of a line to follow, or []
+    turn, tilt = Int(-35, min=-180, max=180).tag(sync=True), Int(32, min=10, max=85).tag(sync=True)  # where the surface is seen from, in degrees
     resolution = Int(25, min=3, max=401).tag(sync=True)  # points along each side, once computed
     title = "Loss plane"
 

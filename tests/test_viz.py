@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
-from starscape.viz import SCORES, BarrierExplorer, LossPlaneExplorer, StarDashboard, UncertaintyExplorer, write_report
+from starscape.barriers import barriers
+from starscape.viz import SCORES, BarrierExplorer, LossPlaneExplorer, StarDashboard, UncertaintyExplorer, panel_source, write_report
 import itertools
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
@@ -70,8 +72,8 @@ def open_panel(page, tmp_path):
         page.emulate_media(color_scheme=scheme)
         page.context.set_offline(True)
         page.goto(f"file://{path}")
-        page.wait_for_selector("html[data-ready=true]", timeout=10_000)
-        page.set_default_timeout(5_000)
+        page.wait_for_selector("html[data-ready=true]", timeout=60_000)
+        page.set_default_timeout(30_000)
         settle(page)
         return page
 
@@ -168,7 +170,7 @@ def test_every_control_from_the_keyboard(open_panel):
 
     press(page, page.get_by_role("combobox", name="Published"), "r", "e", "s", "n")
     overlay = page.get_by_role("combobox", name="Published").input_value()
-    assert overlay.startswith("resnet18/") and len(drawn(page, "Interpolation curves")) == 4
+    assert overlay.startswith("resnet18/") and [t["mode"] for t in drawn(page, "Interpolation curves")].count("lines+markers") == 3
 
     first = page.get_by_role("checkbox", name="star", exact=True)
     press(page, first, "ArrowDown", "ArrowDown", " ")
@@ -401,6 +403,15 @@ def test_uncertainty_by_mouse_and_keyboard(open_panel):
     assert page.locator("tbody tr").count() == 36
 
 
+def test_the_script_asks_for_nothing_that_a_host_may_forbid():
+    "One module with no imports of its own, no code made from text, no address: so it runs in VS Code's and Colab's frames, too."
+    script = panel_source()
+    assert not re.search(r"\beval\(|new Function|^import |\brequire\(|\bfetch\(|XMLHttpRequest|WebSocket", script, re.MULTILINE)
+    assert set(re.findall(r"https?://[^\s\"'`]*", script)) <= {"http://www.w3.org/2000/svg"}
+    assert not re.search(r"document\.(querySelector|getElement|body)", script)  # the panel may lie in a shadow root
+    assert BarrierExplorer._esm == script or str(BarrierExplorer._esm) == script
+
+
 @pytest.fixture(scope="module")
 def dashboard():
     panels = {"Barriers": BarrierExplorer(sweep_frame()), "Loss plane": LossPlaneExplorer(plane(), ["star", "source", "heldout"]), "Uncertainty": uncertainty()}
@@ -432,6 +443,9 @@ def test_accessible_and_in_place(open_panel, dashboard):
                 summary.click()
             settle(page)
             found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")["violations"]
+            takes_keys = ".starscape :is(input, select, button, summary, a[href], [tabindex])"
+            assert not page.locator(f"{takes_keys}:not([data-lm-suppress-shortcuts])").evaluate_all("all => all.map(element => element.outerHTML)")
+            assert page.locator("[role=tabpanel]:not([hidden]) .ss-status[aria-live=polite]").count() == 1
             bad = [(v["id"], [node["html"][:160] + str(node["any"][:1])[:200] for node in v["nodes"][:3]]) for v in found if v["impact"] in ("serious", "critical")]
             assert not bad, json.dumps(bad, indent=1)
             for width in widths:
@@ -467,6 +481,8 @@ def test_five_hundred_models(open_panel):
         after = {m["name"]: m["value"] for m in clock.send("Performance.getMetrics")["metrics"]}
         return 1000 * (after["TaskDuration"] - before["TaskDuration"])
 
+    # on a slower machine the limits are wider by as much as it takes longer over sums: 130 ms is what two cores of 2026 take
+    slower = max(1, min(work(lambda: page.evaluate("() => { let s = 0; for (let i = 0; i < 3e7; i++) s += Math.sqrt(i); return s }")) for _ in range(3)) / 130)
     filtering = min(work(lambda i=i: page.get_by_role("searchbox").fill(f"model-{i}1")) for i in range(3))
     assert page.locator(".ss-model:visible").count() == 10
     drawing = []
@@ -476,8 +492,175 @@ def test_five_hundred_models(open_panel):
             const data = el.getContext('2d').getImageData(0, 0, el.width, el.height).data;
             return data.reduce((n, value, i) => n + (i % 4 === 3 && value > 0), 0) }""") > 50_000
         work(lambda: page.get_by_text("Mean", exact=False).first.click())
-    print(f"filtering {filtering:.0f} ms, drawing {min(drawing):.0f} ms")
-    assert filtering < 100 and min(drawing) < 300
+    print(f"filtering {filtering:.0f} ms, drawing {min(drawing):.0f} ms, on a machine {slower:.2f} times as slow")
+    assert filtering < 100 * slower and min(drawing) < 300 * slower
+
+
+def reload(page):
+    page.reload()
+    page.wait_for_selector("html[data-ready=true]", timeout=60_000)
+    settle(page)
+
+
+def test_a_reload_keeps_what_was_chosen(open_panel, tmp_path):
+    page = open_panel(BarrierExplorer(sweep_frame()))
+    before = lines(page)[0]["y"]
+    page.get_by_text("Test", exact=True).click()
+    page.get_by_text("Accuracy", exact=True).click()
+    page.get_by_label("source-002").click()
+    page.get_by_role("button", name="star – source").click()
+    press(page, page.get_by_role("slider", name="Step through the pairs"), "End")
+    there = lines(page), page.locator(".ss-stepper-text").inner_text()
+    reload(page)
+    assert (lines(page), page.locator(".ss-stepper-text").inner_text()) == there and there[0][0]["y"] != before
+    assert page.get_by_text("9 of 10 chosen").is_visible()
+    assert page.get_by_role("button", name="star – source").get_attribute("aria-pressed") == "false"
+    assert page.locator("path.ss-lit").count() == 1
+
+    page.get_by_role("button", name="Reset view").click()
+    settle(page)
+    assert lines(page)[0]["y"] == before and not page.get_by_role("button", name="Reset view").is_visible()
+    page.get_by_text("Raw", exact=True).click()
+    page = open_panel(BarrierExplorer(sweep_frame(), metric="barrier"))  # in the same place, but it starts another way
+    assert page.get_by_role("radio", name="Barrier").is_checked() and page.get_by_role("radio", name="Aligned").is_checked()
+
+
+def test_a_page_that_may_not_store_works(open_panel, page):
+    page.add_init_script("Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException('forbidden', 'SecurityError') } })")
+    open_panel(BarrierExplorer(sweep_frame()))
+    press(page, page.get_by_role("radio", name="Train"), "ArrowRight")
+    reload(page)
+    assert page.get_by_role("radio", name="Train").is_checked() and len(lines(page)) == 3
+
+
+def copied(page, button):
+    "What a button puts on the clipboard."
+    page.evaluate("() => { navigator.clipboard.writeText = async text => { window.copied = text } }")
+    page.get_by_role("button", name=button).click()
+    page.get_by_text("copied.").wait_for()
+    return page.evaluate("window.copied")
+
+
+def test_a_link_opens_what_it_was_copied_from(open_panel):
+    page = open_panel(LossPlaneExplorer(plane(), ["star", "source", "heldout"]))
+    page.get_by_text("Contours", exact=True).click()
+    page.get_by_text("Accuracy", exact=True).click()
+    press(page, page.get_by_role("slider", name="Point, x"), "End")
+    link, there = copied(page, "Copy link"), page.locator(".ss-reading").inner_text()
+    page.get_by_role("button", name="Reset view").click()
+    page.goto("about:blank")
+    page.goto(link)
+    page.wait_for_selector("html[data-ready=true]", timeout=60_000)
+    assert page.get_by_role("radio", name="Contours").is_checked() and page.locator(".ss-reading").inner_text() == there
+    page.get_by_text("Heatmap", exact=True).click()  # what is chosen after a link was opened counts, once reloaded
+    reload(page)
+    assert page.get_by_role("radio", name="Heatmap").is_checked() and page.get_by_role("radio", name="Accuracy").is_checked()
+
+
+def test_a_link_is_believed_as_far_as_it_fits(open_panel):
+    page = open_panel(BarrierExplorer(sweep_frame()))
+    for said in (
+        "%", "7", "null", '{"panel": 7}',
+        '{"panel": {"selection": "star", "metric": "lost", "split": 1, "log": "yes", "pairs": [7], "overlay": "<img>", "view": {}, "clicked": 7}}',
+        '{"panel": {"selection": ["nobody"], "metric": ["loss"], "clicked": {"first": "<img src=x>"}, "__proto__": {"x": 1}, "values": "AAAA", "live": true, "title": "no"}}',
+    ):
+        page.evaluate("said => { window.before = true; sessionStorage.clear(); location.hash = 'starscape=' + said }", said)  # loads the page again
+        page.wait_for_function("() => !window.before && document.documentElement.dataset.ready", timeout=60_000)
+        settle(page)
+        assert page.get_by_role("radio", name="Loss").is_checked() and page.get_by_role("radio", name="Train").is_checked(), said
+        assert not page.get_by_role("button", name="Compute").is_visible() and page.locator("img").count() == 0, said
+        assert page.get_by_text("0 of 10 chosen" if "nobody" in said or "[7]" in said else "10 of 10 chosen").is_visible(), said
+
+
+def test_copied_code_opens_the_same_view(open_panel):
+    frame = sweep_frame(rename=lambda name: HOSTILE.get(name, name))
+    page = open_panel(BarrierExplorer(frame))
+    page.get_by_text("Accuracy", exact=True).click()
+    page.get_by_text("Each pair", exact=True).click()
+    page.get_by_role("button", name="regular – regular").click()
+    page.get_by_label(HOSTILE["source-001"]).click()
+    panel = eval(copied(page, "Copy Python"), dict(BarrierExplorer=BarrierExplorer, zoo=frame))
+    assert (panel.metric, panel.view, panel.log, panel.pairs) == ("accuracy", "curves", False, ["star-heldout", "star-source"])
+    assert set(panel.roles) - set(panel.selection) == {HOSTILE["source-001"]}
+
+    page = open_panel(LossPlaneExplorer(plane(), ["star", "source", "heldout"], view="surface", line=[0, 0, 4, 3.5]))
+    press(page, page.get_by_role("slider", name="Turn"), "Home")
+    panel = eval(copied(page, "Copy Python"), dict(LossPlaneExplorer=LossPlaneExplorer, zoo=plane()))
+    assert (panel.view, panel.line, panel.turn, panel.selection) == ("surface", [0, 0, 4, 3.5], -180, ["star", "source", "heldout"])
+
+
+def test_an_exported_dashboard_shares_its_selection(open_panel):
+    scores = uncertainty()
+    scores.roles = {"star": "star", **{f"source-{i:03}": "source" for i in range(6)}}
+    scores.selection = list(scores.roles)
+    named = plane(rename={"star": "star", "source": "source-000", "heldout": "heldout-001"}.get)
+    panels = {"Barriers": BarrierExplorer(sweep_frame()), "Loss plane": LossPlaneExplorer(named, ["star", "source-000", "heldout-001"]), "Uncertainty": scores}
+    page = open_panel(StarDashboard(None, panels=panels))
+    page.get_by_label("heldout-001").click()
+    page.get_by_role("tab", name="Uncertainty").click()
+    settle(page)
+    assert page.locator("[aria-label^='Six scores']").is_visible() and page.locator(".ss-thumb:visible").count() == 24
+    page.get_by_role("tab", name="Loss plane").click()
+    settle(page)
+    lacking = page.get_by_text("This file holds the plane through star, source-000 and heldout-001, no other. heldout-001 is not among the chosen models.")
+    assert lacking.is_visible()
+
+    page.get_by_role("tab", name="Barriers").click()
+    page.get_by_label("source-003").click()
+    page.get_by_role("tab", name="Uncertainty").click()
+    settle(page)
+    sentence = page.get_by_text("The scores of star, source-000, source-001 and 3 more are not in this file: it holds those of star, source-000, source-001 and 4 more.")
+    assert sentence.is_visible()
+    assert page.locator("[data-panel=uncertainty] [role=figure]:visible, .ss-thumb:visible").count() == 0
+    reload(page)  # the tab in front, and what all tabs make of the selection
+    assert page.get_by_role("tab", name="Uncertainty").get_attribute("aria-selected") == "true" and sentence.is_visible()
+    page.get_by_role("tab", name="Barriers").click()
+    settle(page)
+    assert page.get_by_text("8 of 10 chosen").is_visible()
+    page.get_by_label("source-003").click()
+    page.get_by_role("tab", name="Uncertainty").click()
+    settle(page)
+    assert page.locator("[aria-label^='Six scores']").is_visible() and not sentence.is_visible()
+
+
+def test_models_without_a_curve_are_named(open_panel):
+    frame = sweep_frame()
+    page = open_panel(BarrierExplorer(frame[frame.aligned | (frame.second != "heldout-002")]))
+    sentence = page.get_by_text("Not measured without alignment, so not drawn: heldout-002.")
+    assert not sentence.is_visible()
+    page.get_by_text("Raw", exact=True).click()
+    settle(page)
+    assert sentence.is_visible()
+
+
+def test_means_of_one_column_have_the_same_decimals(open_panel):
+    frame = sweep_frame()
+    page = open_panel(BarrierExplorer(frame, alignment="both"))
+    found = page.locator('[aria-label^="Loss barriers"] .annotation-text').all_text_contents()
+    means = barriers(frame.query("split == 'train'")).groupby(["pair", "aligned"]).loss_barrier.agg(["mean", "std"])
+    order = [(pair, aligned) for pair in ("star-heldout", "star-source", "regular-regular") for aligned in (True, False)]
+    assert found == ["{:.4f} ± {:.4f}".format(*means.loc[key]) for key in order]
+
+
+def test_pictures_to_print(open_panel):
+    page = open_panel(BarrierExplorer(sweep_frame()))
+    page.locator('[aria-label^="Interpolation curves"]').hover()
+    for form, head in (("PNG", b"\x89PNG"), ("SVG", b"<svg")):
+        with page.expect_download() as download:
+            page.locator(f'[aria-label^="Interpolation curves"] .modebar-btn[data-title$="({form})"]').click()
+        data = Path(download.value.path()).read_bytes()
+        assert data.startswith(head) and (form == "PNG" or b"Loss (train, nats)" in data)
+    page = open_panel(BarrierExplorer(sweep_frame(sources=12, heldouts=5), view="curves"))  # 77 curves on a canvas: lines, when printed
+    page.locator('[aria-label^="Interpolation curves"]').hover()
+    with page.expect_download() as download:
+        page.locator('[aria-label^="Interpolation curves"] .modebar-btn[data-title$="(SVG)"]').click()
+    paths = re.findall(r'<path [^>]*?d="(M[^"]*)"', Path(download.value.path()).read_text())
+    assert {5, 12, 60} <= {path.count("M") for path in paths}
+    press(page, page.locator("select"), "Tab")  # and without a mouse
+    assert page.evaluate("document.activeElement.dataset.title") == "Download picture (PNG)"
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_empty_panel_says_so(open_panel):

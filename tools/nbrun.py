@@ -63,6 +63,7 @@ def with_stable_widget_ids(notebook):
         if "_anywidget_id" in model["state"] and "panel" in model["state"]:
             for key in SAME_FOR_ALL:
                 model["state"].pop(key, None)
+            model["state"]["status"] = ""  # how long it took, which differs on each run
     text = json.dumps(notebook)
     for number, model_id in enumerate(order):
         text = text.replace(model_id, f"{number:032x}")

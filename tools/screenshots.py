@@ -1,7 +1,9 @@
-"""Pictures of every panel: `python tools/screenshots.py FOLDER` writes one PNG per panel, state and theme.
+"""Pictures of every panel: `python tools/screenshots.py FOLDER [NAME ...]` writes one PNG per panel, state, width and theme.
 
-States: full, raw beside aligned, single pairs, contours, surface, a clicked image; empty; busy; an error. Needs Chromium.
+States: full, raw beside aligned, single pairs, contours, surface, a clicked image; empty; busy; an error. Each is 1180
+pixels wide, the full ones 480 and 1600, too. With names (`plane-surface`), only those. Needs Chromium.
 """
+import itertools
 import sys
 import tempfile
 from pathlib import Path
@@ -42,7 +44,7 @@ def panels():
     yield "dashboard", StarDashboard(None, panels={"Barriers": BarrierExplorer(frame), "Loss plane": LossPlaneExplorer(of_plane, MODELS), "Uncertainty": uncertainty()}), {}
 
 
-def main(folder):
+def main(folder, *names):
     import shutil
 
     folder = Path(folder)
@@ -51,20 +53,23 @@ def main(folder):
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as pages:
         browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
         for name, panel, traits in panels():
+            if names and name not in names:
+                continue
             states = panel.export_state()
             states["panel"]["state"].update(traits)
             path = write_page(Path(pages) / f"{name}.html", panel.title, '<div id="panel"></div>', states)
-            for scheme in ("light", "dark"):
-                page = browser.new_page(viewport=dict(width=1180, height=900), color_scheme=scheme)
+            widths = (480, 1180, 1600) if name.endswith(("full", "heatmap", "dashboard")) else (1180,)
+            for scheme, width in itertools.product(("light", "dark"), widths):
+                page = browser.new_page(viewport=dict(width=width, height=900), color_scheme=scheme)
                 page.goto(f"file://{path}")
                 page.wait_for_selector("html[data-ready=true]")
                 settle(page)
                 page.wait_for_timeout(200)
-                page.screenshot(path=folder / f"{name}-{scheme}.png", full_page=True)
+                page.screenshot(path=folder / f"{name}-{width}-{scheme}.png", full_page=True)
                 page.close()
             panel.close()
         browser.close()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else sys.exit(__doc__))
+    main(*sys.argv[1:]) if len(sys.argv) > 1 else sys.exit(__doc__)

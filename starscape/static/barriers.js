@@ -77,28 +77,40 @@ function bandTraces({ t, mean, std, n }, colour, dash, lowest) {
   return [{ x, y, type: "scatter", mode: "lines", fill: "toself", fillcolor: faded(colour, 0.16), line: { width: 0 }, hoverinfo: "skip" }, line];
 }
 
-const MANY = 300; // curves; beyond, they go to a canvas: a browser takes seconds for so long a path
+const MANY = 55; // curves; beyond, they go to a canvas: a browser takes long to paint so long a path, seconds for thousands
 
-// All curves of a series as one path.
-function bundleShape(curves, metric, colour, dash) {
-  const parts = curves.map(curve => {
+// All curves of a series as one path; the mean over them tells the series by its dash, too.
+function bundleShape(group, metric, colour) {
+  const parts = group.curves.map(curve => {
     const y = heights(curve, metric), points = [];
     for (let i = 0; i < y.length; i++) if (Number.isFinite(y[i])) points.push(`${curve.t[i].toFixed(4)},${y[i].toPrecision(5)}`);
     return points.length > 1 ? `M${points.join("L")}` : "";
   });
-  return { type: "path", path: parts.join(""), line: { color: faded(colour, opacityOf(curves)), width: 1.5, dash } };
+  return { type: "path", path: parts.join(""), layer: "between", line: { color: faded(colour, opacityOf(group)), width: 1.25 } };
 }
-const opacityOf = curves => Math.max(0.08, Math.min(0.85, 4 / Math.sqrt(curves.length)));
+const opacityOf = ({ curves, aligned }) => (aligned ? 1 : 0.5) * Math.max(0.08, Math.min(0.7, 3 / Math.sqrt(curves.length)));
+function meanTraces({ t, mean }, colours, { tone, dash }) {
+  const line = { x: t, y: mean, type: "scatter", mode: "lines", hoverinfo: "skip" };
+  return [{ ...line, line: { color: colours.surface, width: 5 } }, { ...line, line: { color: colours[tone], width: 2.5, dash } }];
+}
 
 // The same for thousands of curves, on a canvas.
 function strokeCurves(pen, groups, metric, colours, at) {
-  for (const { curves, tone } of groups) {
-    pen.strokeStyle = faded(colours[tone], opacityOf(curves));
-    for (const curve of curves) {
-      const y = heights(curve, metric);
-      pen.beginPath();
-      for (let i = 0; i < y.length; i++) pen.lineTo(...at(curve.t[i], y[i]));
-      pen.stroke();
+  const stroke = (t, y) => {
+    pen.beginPath();
+    for (let i = 0; i < y.length; i++) pen.lineTo(...at(t[i], y[i]));
+    pen.stroke();
+  };
+  for (const group of groups) {
+    pen.strokeStyle = faded(colours[group.tone], opacityOf(group));
+    pen.lineWidth = group.curves.length > 300 ? 1 : 1.25; // what is not wider than a pixel is drawn faster
+    for (const curve of group.curves) stroke(curve.t, heights(curve, metric));
+  }
+  for (const { mean: { t, mean }, tone, dash } of groups) {
+    for (const [colour, width, gaps] of [[colours.surface, 5, ""], [colours[tone], 2.5, DASHES[dash] ?? ""]]) {
+      [pen.strokeStyle, pen.lineWidth] = [colour, width];
+      pen.setLineDash(gaps.split(" ").filter(Boolean).map(Number));
+      stroke(t, mean);
     }
   }
 }
@@ -128,14 +140,15 @@ function renderBarriers(model, root, plotly) {
   const state = bind(model), tip = tooltip(root);
   let curves = readCurves(state), drawn = [], groups = [], hovered = null;
   const curveChart = chart(plotly, state, "Interpolation curves", 400), stripChart = chart(plotly, state, "Barriers", 130);
-  const table = tableView("starscape-barriers.csv");
+  const table = tableView("starscape-barriers.csv", viewTools(state, model, root, () => "BarrierExplorer(zoo", ["selection", "metric", "split", "alignment", "view", "log", "pairs", "overlay"],
+    { selection: () => state.get("index").models.map(one => one.name), pairs: () => state.get("index").pairs }));
   const chips = chipGroup("Pair types", pair => state.set({ pairs: state.get("index").pairs.filter(other => (other === pair) !== state.get("pairs").includes(other)) }));
-  const empty = h("p", { className: "ss-empty", hidden: true });
+  const lacking = h("p", { className: "ss-lacking", hidden: true });
   const stepper = h("input", { type: "range", min: 0, step: 1, "aria-label": "Step through the pairs, lowest barrier first", oninput: step });
   const stepperText = h("span", { className: "ss-stepper-text" });
   const clear = h("button", { type: "button", className: "ss-quiet", onclick: () => state.set({ clicked: {} }) }, "Clear");
   const stepping = h("div", { className: "ss-stepper" }, stepper, stepperText, clear);
-  const compute = h("button", { type: "button", className: "ss-primary", onclick: () => state.send({ type: "compute" }) });
+  const compute = h("button", { type: "button", className: "ss-primary", onclick: () => state.send({ type: "compute" }) }), empty = emptyState(compute);
 
   const same = (curve, clicked) => curve.first === clicked.first && curve.second === clicked.second
     && curve.aligned === clicked.aligned && curve.split === clicked.split;
@@ -172,26 +185,28 @@ function renderBarriers(model, root, plotly) {
 
   function draw() {
     choose();
-    const none = !drawn.length && !state.get("overlay");
+    const metric = state.get("metric"), none = !drawn.length && !state.get("overlay");
     for (const element of [curveChart.box, stripChart.box, stepping, table.element]) element.hidden = none;
-    empty.hidden = !none;
-    empty.textContent = curves.length ? "No measured pair among the chosen models and pair types." : "No pair has been measured yet.";
+    empty.show(!none ? "" : curves.length ? "No measured pair among the chosen models and pair types." : state.get("busy") ? "The first curves are on their way." : "No pair has been measured yet.");
     if (none) return showWords();
-    const colours = palette(root), metric = state.get("metric"), split = state.get("split"), single = state.get("view") === "curves";
+    for (const group of groups) group.mean = band(group.curves, metric);
+    const colours = palette(root), split = state.get("split"), single = state.get("view") === "curves";
     const log = state.get("log") && metric === "loss", base = baseLayout(colours);
     const ends = log ? drawn.reduce((low, c) => c.loss.reduce((a, b) => (b > 0 && b < a ? b : a), low), Infinity) : -Infinity;
     const span = spanTrace(drawn, metric), many = drawn.length > MANY, [low, high] = log ? [Math.log10(span.y[2]), Math.log10(span.y[1])] : span.y;
     const margin = 0.05 * (high - low) || 0.5, range = [low - margin, high + margin];
-    const traces = single ? [span]
-      : groups.flatMap(group => bandTraces(band(group.curves, metric), colours[group.tone], group.dash, ends));
+    const bundles = () => groups.map(group => bundleShape(group, metric, colours[group.tone]));
+    const means = () => groups.flatMap(group => meanTraces(group.mean, colours, group));
+    const traces = single ? [span, ...(many ? [] : means())]
+      : groups.flatMap(group => bandTraces(group.mean, colours[group.tone], group.dash, ends));
     for (const { t, y, tone, symbol } of published()) {
       traces.push({ x: t, y, type: "scatter", mode: "lines+markers", hoverinfo: "skip", line: { color: colours[tone], width: 1 },
         marker: { symbol: `${symbol}-open`, size: 7, color: colours[tone] } });
     }
-    curveChart.canvas(single && many ? (pen, at) => strokeCurves(pen, groups, metric, colours, at) : null);
+    curveChart.canvas(single && many ? (pen, at) => strokeCurves(pen, groups, metric, colours, at) : null, () => ({ traces: means(), shapes: bundles() }));
     curveChart.draw(traces, {
       ...base, hovermode: single ? false : "x", hoverdistance: 40,
-      shapes: single && !many ? groups.map(group => bundleShape(group.curves, metric, colours[group.tone], group.dash)) : [],
+      shapes: single && !many ? bundles() : [],
       xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: "t  (0: first model, 1: second model)" }, range: [-0.015, 1.015] },
       yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: METRICS[metric].axis(split) }, nticks: 7, ...(log ? logAxis(...extent(traces)) : { type: "linear", dtick: null, tickformat: "" }),
         ...(single && drawn.length ? { range } : {}), exponentformat: "power" },
@@ -216,7 +231,7 @@ function renderBarriers(model, root, plotly) {
     const strokes = rows.filter(row => dense(row.values)).map(({ group, values, y }) => ({
       type: "path", line: { width: 1, color: faded(colours[group.tone], 0.4) },
       path: values.map((v, i) => (Number.isFinite(v) ? `M${v.toPrecision(5)},${(y[i] - 0.06).toFixed(3)}L${v.toPrecision(5)},${(y[i] + 0.06).toFixed(3)}` : "")).join("") }));
-    const means = rows.map(({ mean, row, group }) => ({ x: [mean], y: [groups.length - 1 - row], type: "scatter", mode: "markers", hoverinfo: "skip",
+    const texts = meansAndStds(rows), means = rows.map(({ mean, row }) => ({ x: [mean], y: [groups.length - 1 - row], type: "scatter", mode: "markers", hoverinfo: "skip",
       marker: { symbol: "line-ns", size: 26, line: { width: 2.5, color: colours.text } } }));
     stripChart.resize(Math.max(96, 62 + 34 * groups.length));
     const rightmost = Math.max(0, ...rows.flatMap(row => row.values).filter(Number.isFinite));
@@ -226,8 +241,8 @@ function renderBarriers(model, root, plotly) {
         range: [-0.02 * rightmost - 1e-9, 1.04 * rightmost + 1e-9], nticks: 7, zeroline: true, zerolinecolor: colours.line },
       yaxis: { ...base.yaxis, tickvals: rows.map(r => groups.length - 1 - r.row), ticktext: rows.map(r => escapeLabel(r.group.label)),
         range: [-0.6, groups.length - 0.4], ticks: "", gridcolor: "rgba(0,0,0,0)", fixedrange: true },
-      annotations: rows.map(r => ({ x: 1, xref: "paper", xanchor: "left", y: groups.length - 1 - r.row, showarrow: false, xshift: 8,
-        text: r.n > 1 ? `${number(r.mean)} ± ${number(r.std, 2)}` : number(r.mean), font: { size: 12, color: colours.text } })),
+      annotations: rows.map((r, i) => ({ x: 1, xref: "paper", xanchor: "right", y: groups.length - 1 - r.row, showarrow: false, xshift: 122,
+        text: texts[i], font: { size: 12, color: colours.text } })),
     });
     stripChart.describe(`${name} barriers in ${unit}: ` + rows.map(r => `${r.group.label}, mean ${number(r.mean)}, ${r.n} pairs`).join("; "));
   }
@@ -246,6 +261,10 @@ function renderBarriers(model, root, plotly) {
         count: groups.find(g => g.pair === pair && g.aligned === aligned)?.curves.length ?? 0,
       })),
     })));
+    const chosen = state.get("selection"), found = new Set(curves.filter(c => kinds.includes(c.aligned)).flatMap(c => [c.first, c.second]));
+    const without = curves.length && !state.get("live") ? chosen.filter(name => !found.has(name)) : [];
+    lacking.hidden = !without.length;
+    lacking.textContent = `Not measured${alignment === "both" ? "" : alignment === "raw" ? " without alignment" : " with alignment"}, so not drawn: ${listed(without)}.`;
     const sorted = [...drawn].sort((a, b) => barrierOf(a) - barrierOf(b));
     stepper.max = Math.max(0, sorted.length - 1);
     stepper.disabled = !sorted.length;
@@ -326,11 +345,9 @@ function renderBarriers(model, root, plotly) {
     if (found) click(found.curve, found.i);
   });
   curveChart.on("plotly_hover", ({ points, event }) => {
-    const metric = state.get("metric"), t = points[0].x, rows = groups.map(group => {
-      const { mean, std, n } = meanAndStd(group.curves.map(c => readOff(c.t, heights(c, metric), t)));
-      return [`${group.label} (${n})`, n > 1 ? `${number(mean)} ± ${number(std, 2)}` : number(mean), group.tone];
-    });
-    tip.show(event, [["t", number(t)], ...rows]);
+    const metric = state.get("metric"), t = points[0].x, stats = groups.map(group => meanAndStd(group.curves.map(c => readOff(c.t, heights(c, metric), t))));
+    const texts = meansAndStds(stats);
+    tip.show(event, [["t", number(t)], ...groups.map((group, i) => [`${group.label} (${stats[i].n})`, texts[i], group.tone])]);
   });
   stripChart.on("plotly_hover", ({ points, event }) => {
     const curve = points[0].data.owner[points[0].pointNumber];
@@ -359,9 +376,9 @@ function renderBarriers(model, root, plotly) {
         segmented(state, "split", "Data", state.get("index").splits.map(split => [split, split[0].toUpperCase() + split.slice(1)])),
         segmented(state, "alignment", "Weights", [["aligned", "Aligned", "The second model permuted to lie near the first"], ["raw", "Raw"], ["both", "Both"]]),
         segmented(state, "view", "Draw", [["mean", "Mean ± std"], ["curves", "Each pair"]]),
-        logBox,
-        ...(settings.length ? [dropdown(state, "overlay", "Published", overlays)] : [])),
-      chips.element, empty, curveChart.box, stripChart.box,
+        logBox),
+      h("div", { className: "ss-legend" }, chips.element, ...(settings.length ? [dropdown(state, "overlay", "Published", overlays)] : [])),
+      lacking, empty.element, curveChart.box, stripChart.box,
       stepping,
       table.element, statusLine(state, compute)));
   draw();

@@ -35,6 +35,12 @@ function readable(name, limit = 60) {
   return letters.length <= limit ? text : letters.slice(0, limit - 13).join("") + "…" + letters.slice(-12).join("");
 }
 
+// A few of the names, and how many more.
+function listed(names, most = 3) {
+  const few = names.slice(0, names.length > most + 1 ? most : most + 1).map(name => readable(name, 40)), more = names.length - few.length;
+  return more ? `${few.join(", ")} and ${more} more` : [few.slice(0, -1).join(", "), few.at(-1)].filter(Boolean).join(" and ");
+}
+
 // plotly reads a little HTML in its labels; our own labels go through here.
 const escapeLabel = text => readable(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
@@ -46,18 +52,29 @@ function number(value, digits = 3) {
   return text.replace("-", "−");
 }
 
+// Means and deviations of one column with the same decimals, as a paper prints them: enough for two digits of the least
+// mean and one of the least deviation, and at most five of the largest mean; what is far smaller counts for nothing.
+function meansAndStds(rows) {
+  const sizes = key => rows.map(row => Math.abs(row[key])).filter(size => size > 0 && Number.isFinite(size)), most = Math.max(...sizes("mean"));
+  const decimals = (size, digits) => digits - 1 - Math.floor(Math.log10(size)), least = key => Math.min(...sizes(key).filter(size => size > 1e-4 * most));
+  const wanted = Math.max(decimals(most, 3), decimals(least("mean"), 2), decimals(least("std"), 1));
+  const places = Math.max(0, Math.min(wanted, decimals(most, 5))), text = value => (places <= 8 && Number.isFinite(value) ? value.toFixed(places).replace("-", "−") : number(value));
+  return rows.map(({ mean, std, n = 2 }) => (n > 1 ? `${text(mean)} ± ${text(std)}` : text(mean)));
+}
+
 // Typed views of the bytes a trait holds; copied, because their offset need not suit the element size.
 function bytesAs(Type, view) {
   if (!view?.byteLength) return new Type(0);
   return new Type(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
 }
 
-// One panel's hold on its model: what it listens to ends with the panel.
+// One panel's hold on its model: what it listens to ends with the panel. What is set here, a reader has chosen.
 function bind(model) {
   const ends = [];
   return {
     get: key => model.get(key),
     set(values) {
+      note(model, values);
       for (const [key, value] of Object.entries(values)) model.set(key, value);
       model.save_changes();
     },
@@ -71,6 +88,108 @@ function bind(model) {
     onEnd: callback => ends.push(callback),
     end: () => ends.splice(0).forEach(callback => callback()),
   };
+}
+
+// ---- what a reader chose outlives a reload where each visit starts a new kernel (Voila, marimo) or has none ----
+
+const boolean = value => (typeof value === "boolean" ? value : undefined);
+const oneOf = options => (value, get) => (options(get).includes(value) ? value : undefined);
+const someOf = options => (value, get) => (Array.isArray(value) ? options(get).filter(option => value.includes(option)) : undefined);
+const between = (low, high) => value => (typeof value === "number" && value >= low && value <= high ? value : undefined);
+const those = (...names) => () => names;
+
+// Of each panel: the traits that are kept, never data, and how a kept value is read. It may come from a link, and is
+// believed only as far as it fits what is there.
+const KEPT = {
+  barriers: {
+    selection: someOf(get => get("index").models.map(model => model.name)), pairs: someOf(get => get("index").pairs),
+    metric: oneOf(those("loss", "accuracy", "barrier")), split: oneOf(get => get("index").splits), alignment: oneOf(those("aligned", "raw", "both")),
+    view: oneOf(those("mean", "curves")), log: boolean, overlay: oneOf(get => ["", ...Object.keys(get("published"))]),
+    clicked: value => (typeof value?.first === "string" ? Object.fromEntries(["first", "second", "pair", "aligned", "split"].map(key => [key, value[key]])) : {}),
+  },
+  plane: {
+    selection: (value, get) => (get("live") && Array.isArray(value) && new Set(value).size === 3 && value.every(name => get("models").some(model => model.name === name)) ? value : undefined),
+    metric: oneOf(those("loss", "accuracy")), split: oneOf(those("train", "test")), alignment: (value, get) => (get("live") && ["aligned", "raw"].includes(value) ? value : undefined),
+    view: oneOf(those("heatmap", "contours", "surface")), log: boolean, turn: between(-180, 180), tilt: between(10, 85),
+    line: value => (Array.isArray(value) && [0, 4].includes(value.length) && value.every(Number.isFinite) ? value : undefined),
+    clicked: value => (Number.isFinite(value?.x) && Number.isFinite(value?.y) ? { x: value.x, y: value.y } : {}),
+  },
+  uncertainty: {
+    posteriors: someOf(get => Object.keys(get("scores"))), samples: oneOf(get => Object.values(get("scores")).flatMap(score => score.n_samples)),
+    clicked: (value, get) => get("details").images?.filter(image => image.index === value?.index).map(({ index, label, probabilities }) => ({ index, label, ...probabilities }))[0] ?? {},
+  },
+  dashboard: { tab: oneOf(get => get("tabs").map(tab => tab.name)) },
+};
+
+const memories = new WeakMap();
+
+// What tells a model from the others of its page, or null where a kernel lives on across a reload, and knows best.
+function identity(model, el) {
+  if (model.place) return model.place; // its name in an exported file
+  let inMarimo = false;
+  for (let at = el; at && !inMarimo; at = at.parentNode ?? at.host) inMarimo = Boolean(at.localName?.startsWith("marimo-"));
+  return inMarimo || "voila_process" in globalThis ? model.get("number") : null;
+}
+
+// A page in a frame may be forbidden to store anything.
+function kept(key, value) {
+  try {
+    if (value === undefined) return Object(JSON.parse(sessionStorage.getItem(key)));
+    sessionStorage.setItem(key, JSON.stringify(value));
+  } catch { /* then it is not kept */ }
+  return {};
+}
+
+function hash(text) { // FNV-1a
+  let sum = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) sum = Math.imul(sum ^ text.charCodeAt(i), 0x01000193);
+  return (sum >>> 0).toString(36);
+}
+
+// A link to an exported page may say what to show: #starscape={"panel": {"metric": "accuracy"}}, percent-encoded.
+const LINK = "#starscape=";
+function linkHere() {
+  const chosen = [...globalThis.__starscapeMemories].filter(([, memory]) => Object.keys(memory.chosen).length).map(([place, memory]) => [place, memory.chosen]);
+  return location.href.split("#")[0] + LINK + encodeURIComponent(JSON.stringify(Object.fromEntries(chosen)));
+}
+function linked(place) {
+  if (!location.hash.startsWith(LINK)) return {};
+  try { return Object(JSON.parse(decodeURIComponent(location.hash.slice(LINK.length)))[place]); } catch { return {}; }
+}
+
+// Once for each model of a page, however many views it has. A panel is found again by how it starts, so that what was
+// chosen comes back only if Python still starts it the same way; of several that start alike, by their order.
+function remember(model, el) {
+  const id = identity(model, el), all = globalThis.__starscapeMemories ??= new Map();
+  if (id === null) return;
+  if (!all.has(id)) {
+    const panel = model.get("panel"), rules = KEPT[panel], get = name => model.get(name);
+    const first = Object.fromEntries([...Object.keys(rules), "selection"].map(name => [name, get(name)])), start = hash(JSON.stringify(first));
+    const before = [...all.values()].filter(other => other.panel === panel && other.start === start && !model.place).length;
+    const key = `starscape ${location.pathname} ${model.place ?? panel} ${start} ${before}`, old = kept(key);
+    const memory = { panel, start, first, chosen: {}, keep: () => kept(key, { chosen: memory.chosen, link: location.hash }) };
+    const found = model.place && location.hash.startsWith(LINK) && old.link !== location.hash ? linked(model.place) : Object(old.chosen);
+    for (const [name, rule] of Object.entries(rules)) {
+      const value = Object.hasOwn(found, name) ? rule(found[name], get) : undefined;
+      if (value !== undefined) model.set(name, memory.chosen[name] = value);
+      model.on(`change:${name}`, () => {
+        if (!(name in memory.chosen) || JSON.stringify(get(name)) === JSON.stringify(memory.chosen[name])) return;
+        delete memory.chosen[name]; // Python has set it since, and has the last word
+        memory.keep();
+      });
+    }
+    model.save_changes();
+    memory.keep();
+    all.set(id, memory);
+  }
+  memories.set(model, all.get(id));
+}
+
+function note(model, values) {
+  const memory = memories.get(model);
+  if (!memory) return;
+  for (const name of Object.keys(values)) if (name in KEPT[memory.panel]) memory.chosen[name] = values[name];
+  memory.keep();
 }
 
 // Many changes, one drawing per frame.
@@ -228,11 +347,26 @@ function statusLine(state, action) {
     text.dataset.kind = state.get("failed") ? "error" : "";
     bar.hidden = cancel.hidden = !busy;
     bar.value = state.get("progress");
-    if (action) action.hidden = busy || action.dataset.needed !== "true";
+    action.hidden = busy || action.dataset.needed !== "true";
   };
   state.on(["status", "progress", "busy", "failed", "missing"], show);
   show();
-  return h("div", { className: "ss-foot" }, text, bar, cancel, ...(action ? [action] : []));
+  return h("div", { className: "ss-foot" }, text, bar, cancel, action);
+}
+
+// What stands where nothing can be drawn, with the button that changes that.
+function emptyState(action) {
+  const text = h("p", {}), element = h("div", { className: "ss-empty", hidden: true }, text);
+  let home = null;
+  return {
+    element,
+    show(words) {
+      element.hidden = !words;
+      text.textContent = words;
+      home ??= action.parentNode;
+      (words ? element : home).append(action);
+    },
+  };
 }
 
 // ---- theme: light or dark follows the background the panel lies on, whatever the host ----
@@ -299,22 +433,29 @@ function chart(plotly, state, label, height) {
   const layer = svg("svg", { class: "ss-layer", "aria-hidden": "true" });
   const box = h("div", { className: "ss-chart", role: "figure", "aria-label": label }, plot, canvas, layer);
   box.style.height = `${height}px`;
-  let latest = null, width = 0, above = () => [], paint = null, started = false;
+  let latest = null, width = 0, above = () => [], paint = null, inLines = null, started = false;
   const listeners = [];
   const settings = {
     displaylogo: false, showSendToCloud: false, responsive: false, doubleClick: "reset",
-    modeBarButtons: [[{ name: "Download picture (PNG)", icon: plotly.Icons.camera, click: print }, "resetScale2d"]],
+    modeBarButtons: [[{ name: "Download picture (PNG)", icon: plotly.Icons.camera, click: () => print("png") },
+      { name: "Download picture (SVG)", icon: plotly.Icons.disk, click: () => print("svg") }, "resetScale2d"]],
   };
   const place = (axes, left = axes.xaxis._offset, top = axes.yaxis._offset) => (x, y) => [left + axes.xaxis.d2p(x), top + axes.yaxis.d2p(y)];
 
-  function draw(traces, layout) {
+  function draw(traces, layout) { // a layout that depends on the width is a function of it
     latest = [traces, layout];
     if (!box.clientWidth) return;
     width = box.clientWidth;
-    plotly.react(plot, traces, { ...layout, width, height: box.clientHeight }, settings);
+    const made = typeof layout === "function" ? layout(width) : layout;
+    if (made.height) box.style.height = `${made.height}px`;
+    plotly.react(plot, traces, { ...made, width, height: box.clientHeight }, settings);
     if (!started) {
       started = true;
-      plot.on("plotly_afterplot", () => { fill(); light(); });
+      plot.on("plotly_afterplot", () => {
+        for (const button of plot.querySelectorAll(".modebar-btn")) button.setAttribute("data-lm-suppress-shortcuts", "true");
+        fill();
+        light();
+      });
       listeners.forEach(([event, callback]) => plot.on(event, callback));
     }
     fill();
@@ -327,25 +468,26 @@ function chart(plotly, state, label, height) {
   function fill() {
     canvas.hidden = !paint;
     if (!paint) return;
-    const { xaxis, yaxis } = plot._fullLayout;
-    canvas.width = box.clientWidth;
-    canvas.height = box.clientHeight;
+    const { xaxis, yaxis } = plot._fullLayout, dense = devicePixelRatio || 1;
+    canvas.width = box.clientWidth * dense;
+    canvas.height = box.clientHeight * dense;
     const pen = canvas.getContext("2d");
+    pen.scale(dense, dense);
     pen.rect(xaxis._offset, yaxis._offset, xaxis._length, yaxis._length);
     pen.clip();
     paint(pen, place(plot._fullLayout));
   }
-  // what is on the screen, with the canvas as a picture between the axes
-  function print() {
-    const axes = plot._fullLayout, images = [];
-    if (paint) {
+  // what is on the screen, with the canvas as a picture between the axes, or as the lines it stands for
+  function print(format) {
+    const axes = plot._fullLayout, images = [], lines = paint && format === "svg" ? inLines() : { traces: [], shapes: plot.layout.shapes };
+    if (paint && format === "png") {
       const picture = h("canvas", { width: 2 * axes.xaxis._length, height: 2 * axes.yaxis._length }), pen = picture.getContext("2d");
       pen.scale(2, 2);
       paint(pen, place(axes, 0, 0));
       images.push({ source: picture.toDataURL(), xref: "paper", yref: "paper", x: 0, y: 1, sizex: 1, sizey: 1, sizing: "stretch" });
     }
-    const layout = { ...plot.layout, images, paper_bgcolor: getComputedStyle(box).getPropertyValue("--ss-surface").trim() };
-    plotly.downloadImage({ data: plot.data, layout }, { format: "png", scale: 2, width: axes.width, height: axes.height, filename: "starscape" });
+    const layout = { ...plot.layout, images, shapes: lines.shapes, paper_bgcolor: getComputedStyle(box).getPropertyValue("--ss-surface").trim() };
+    plotly.downloadImage({ data: [...plot.data, ...lines.traces], layout }, { format, scale: format === "png" ? 2 : 1, width: axes.width, height: axes.height, filename: "starscape" });
   }
   const resize = new ResizeObserver(() => { if (latest && box.clientWidth && box.clientWidth !== width) draw(...latest); });
   resize.observe(box);
@@ -354,7 +496,7 @@ function chart(plotly, state, label, height) {
     box, plot, draw, light,
     on: (event, callback) => started ? plot.on(event, callback) : listeners.push([event, callback]),
     above: callback => { above = callback; light(); },
-    canvas: callback => { paint = callback; },
+    canvas: (callback, asLines) => { [paint, inLines] = [callback, asLines]; },
     describe: text => box.setAttribute("aria-label", text),
     resize: pixels => { box.style.height = `${pixels}px`; },
   };
@@ -426,7 +568,7 @@ function download(element, name, text) {
   setTimeout(() => URL.revokeObjectURL(address), 10000);
 }
 
-function tableView(file, limit = 200) {
+function tableView(file, tools = [], limit = 200) {
   let columns = [], rows = () => [], title = "";
   const caption = h("span", {});
   const body = h("div", { className: "ss-table", tabIndex: 0, role: "region", "aria-label": "Table of what is drawn" });
@@ -447,5 +589,43 @@ function tableView(file, limit = 200) {
     caption.textContent = title;
     fill();
   };
-  return { element: h("div", { className: "ss-data" }, details, button), show };
+  return { element: h("div", { className: "ss-data" }, details, h("div", { className: "ss-tools" }, ...tools, button)), show };
+}
+
+// ---- this view elsewhere: as Python code, as a link; and back to how it began ----
+
+async function copy(element, text) {
+  try { return await navigator.clipboard.writeText(text); } catch { /* not on a page served without encryption */ }
+  const area = h("textarea", { value: text, className: "ss-unseen" });
+  element.append(area);
+  area.select();
+  area.ownerDocument.execCommand("copy");
+  area.remove();
+}
+
+// JSON is almost Python.
+const python = value => (Array.isArray(value) ? `[${value.map(python).join(", ")}]`
+  : value === Object(value) ? `{${Object.entries(value).map(([key, item]) => `${python(key)}: ${python(item)}`).join(", ")}}`
+  : { true: "True", false: "False", null: "None", undefined: "None" }[value] ?? JSON.stringify(value));
+
+// `call` is the Python expression, ready for the traits that `traits` names: those that do not say "all" or "nothing".
+function viewTools(state, model, root, call, traits, all = {}) {
+  const memory = memories.get(model), said = h("span", { role: "status", className: "ss-said" });
+  const button = (text, hint, onclick) => h("button", { type: "button", className: "ss-quiet", title: hint, onclick }, text);
+  const say = text => { said.textContent = text; setTimeout(() => { said.textContent = ""; }, 3000); };
+  const empty = value => value === "" || value === Object(value) && !Object.keys(value).length;
+  const code = () => {
+    const given = traits.filter(name => !empty(state.get(name)) && JSON.stringify(state.get(name)) !== JSON.stringify(all[name]?.()));
+    return `${call()}${given.map(name => `, ${name}=${python(state.get(name))}`).join("")})`;
+  };
+  const back = button("Reset view", "Show this panel as it was at first", () => {
+    state.set(Object.fromEntries(Object.keys(KEPT[memory.panel]).map(name => [name, memory.first[name]])));
+    said.focus();
+  });
+  const changed = () => { back.hidden = !memory || Object.keys(KEPT[memory.panel]).every(name => JSON.stringify(state.get(name)) === JSON.stringify(memory.first[name])); };
+  if (memory) state.on(Object.keys(KEPT[memory.panel]), changed);
+  changed();
+  return [said, back,
+    ...(model.place ? [button("Copy link", "A link to this page that opens with this view", () => copy(root, linkHere()).then(() => say("Link copied.")))] : []),
+    button("Copy Python", "The code that opens this view in a notebook", () => copy(root, code()).then(() => say("Code copied.")))];
 }

@@ -3,11 +3,12 @@ const decode = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0
 const unzip = bytes => new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
 const packed = id => decode(document.getElementById(id).textContent);
 
-function standaloneModel({ state, buffers }) {
+function standaloneModel(place, { state, buffers }) {
   const listeners = {}, values = { ...state };
   for (const [key, text] of Object.entries(buffers)) values[key] = new DataView(decode(text).buffer);
   const call = (event, ...rest) => [...(listeners[event] ?? [])].forEach(callback => callback(...rest));
   return {
+    place,
     widget_manager: { get_model: async name => models[name] },
     get: key => values[key],
     set(key, value) {
@@ -25,7 +26,7 @@ function standaloneModel({ state, buffers }) {
 }
 
 const { panels, source } = await unzip(packed("starscape-data")).json();
-const models = Object.fromEntries(Object.entries(panels).map(([name, panel]) => [name, standaloneModel(panel)]));
+const models = Object.fromEntries(Object.entries(panels).map(([name, panel]) => [name, standaloneModel(name, panel)]));
 const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
 const { default: widget } = await import(address);
 URL.revokeObjectURL(address);
@@ -34,3 +35,4 @@ for (const [name, model] of Object.entries(models)) {
   if (el) await widget.render({ model, el });
 }
 document.documentElement.dataset.ready = "true";
+addEventListener("hashchange", () => { if (location.hash.startsWith("#starscape=")) location.reload(); }); // a link to another view

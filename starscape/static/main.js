@@ -3,6 +3,7 @@
 const PANELS = { barriers: renderBarriers, plane: renderPlane, uncertainty: renderUncertainty, dashboard: renderDashboard };
 
 async function mount(model, el, plotly, childModel) {
+  remember(model, el);
   const root = h("div", { className: "starscape" });
   root.dataset.panel = model.get("panel");
   root.dataset.theme = backgroundIsDark(el) ? "dark" : "light";

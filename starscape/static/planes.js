@@ -55,8 +55,9 @@ function colourScale(z, log) {
 // A surface drawn back to front on a canvas: it needs no WebGL, turns with the pointer and prints as it looks.
 function surfaceView(state) {
   const canvas = h("canvas", { className: "ss-surface-canvas", role: "img", "aria-label": "Surface" });
-  const turn = h("input", { type: "range", min: -180, max: 180, value: -35, oninput: () => draw() });
-  const tilt = h("input", { type: "range", min: 10, max: 85, value: 32, oninput: () => draw() });
+  const settle = () => state.set({ turn: Number(turn.value), tilt: Number(tilt.value) });
+  const slider = (min, max) => h("input", { type: "range", min, max, oninput: () => draw(), onchange: () => settle() });
+  const turn = slider(-180, 180), tilt = slider(10, 85);
   const box = h("div", { className: "ss-surface", hidden: true }, canvas, h("div", { className: "ss-controls" },
     h("label", { className: "ss-range" }, h("span", {}, "Turn"), turn), h("label", { className: "ss-range" }, h("span", {}, "Tilt"), tilt)));
   let scene = null, grip = null;
@@ -67,8 +68,14 @@ function surfaceView(state) {
     tilt.value = grip[3] + (event.clientY - grip[1]) * 0.35;
     draw();
   });
-  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { grip = null; });
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { if (grip) settle(); grip = null; });
   const draw = oncePerFrame(paint);
+  const follow = () => {
+    turn.value = state.get("turn") ?? -35;
+    tilt.value = state.get("tilt") ?? 32;
+    draw();
+  };
+  state.on(["turn", "tilt"], follow);
 
   function paint() {
     if (!scene || box.hidden || !canvas.clientWidth) return;
@@ -113,6 +120,27 @@ function surfaceView(state) {
       pen.fill();
       pen.stroke();
     }
+    const onSurface = at => {
+      const [u, v, value] = scene.place(at);
+      return project(u, -v, up(value));
+    };
+    for (const line of scene.lines) {
+      for (const [stroke, wide] of [["#14171a", 4.5], ["#ffffff", 2.2]]) {
+        [pen.strokeStyle, pen.lineWidth] = [stroke, wide];
+        pen.beginPath();
+        line.map(onSurface).forEach(([x, y]) => pen.lineTo(x, y));
+        pen.stroke();
+      }
+    }
+    if (scene.clicked) {
+      const [x, y] = onSurface(scene.clicked);
+      for (const [stroke, wide] of [["#14171a", 4], ["#ffffff", 1.8]]) {
+        [pen.strokeStyle, pen.lineWidth] = [stroke, wide];
+        pen.beginPath();
+        pen.arc(x, y, 7, 0, 7);
+        pen.stroke();
+      }
+    }
     pen.font = "12px system-ui, sans-serif";
     drawScale(pen, width, height);
     for (const point of points) {
@@ -151,16 +179,18 @@ function surfaceView(state) {
   const resize = new ResizeObserver(() => draw());
   resize.observe(canvas);
   state.onEnd(() => resize.disconnect());
+  follow();
   return { box, show: next => { scene = next; canvas.setAttribute("aria-label", next.label); draw(); } };
 }
 
 function renderPlane(model, root, plotly) {
   const state = bind(model), tip = tooltip(root);
   const map = chart(plotly, state, "Loss plane", 500), profile = chart(plotly, state, "Along the line", 210), surface = surfaceView(state);
-  const table = tableView("starscape-plane.csv"), empty = h("p", { className: "ss-empty" });
+  const table = tableView("starscape-plane.csv", viewTools(state, model, root, () => `LossPlaneExplorer(zoo, ${python(state.get("selection"))}`, ["metric", "split", "alignment", "view", "log", "line", "turn", "tilt"]));
+  const lacking = h("p", { className: "ss-lacking" });
   const reading = h("div", { className: "ss-reading", "aria-live": "polite" });
   const refine = h("button", { type: "button", onclick: () => state.send({ type: "refine" }) }, "Refine");
-  const compute = h("button", { type: "button", className: "ss-primary", onclick: () => state.send({ type: "compute" }) }, "Compute this plane");
+  const compute = h("button", { type: "button", className: "ss-primary", onclick: () => state.send({ type: "compute" }) }, "Compute this plane"), empty = emptyState(compute);
   const slide = axis => h("input", { type: "range", min: 0, max: 1000, "aria-label": `Point, ${axis}`, oninput: () => {
     const { xs, ys } = state.get("plane"), of = (grid, input) => grid[0] + input.value / 1000 * (grid[grid.length - 1] - grid[0]);
     point(of(xs, slideX), of(ys, slideY));
@@ -178,9 +208,10 @@ function renderPlane(model, root, plotly) {
 
   function draw() {
     const there = ready();
-    empty.hidden = there;
-    empty.nextSibling.hidden = table.element.hidden = !there;
-    empty.textContent = state.get("busy") ? "The first picture is on its way." : "This plane has not been computed yet.";
+    lacking.textContent = state.get("lacking") ?? "";
+    lacking.hidden = !lacking.textContent;
+    empty.element.nextSibling.hidden = table.element.hidden = !there;
+    empty.show(there ? "" : state.get("busy") ? "The first picture is on its way." : "This plane has not been computed yet.");
     compute.dataset.needed = String(state.get("live") && state.get("missing") > 0);
     compute.hidden = compute.dataset.needed !== "true" || state.get("busy");
     refine.hidden = !state.get("live") || !there;
@@ -195,7 +226,9 @@ function renderPlane(model, root, plotly) {
     const scale = colourScale(z, log), label = `${axisTitle()} over the plane through ${places().slice(0, 3).map(p => readable(p.name, 40)).join(", ")}`;
     if (isSurface) {
       const share = (grid, v) => (v - grid[0]) / (grid[grid.length - 1] - grid[0]) - 0.5;
-      surface.show({ z, scale, colours, label, title: axisTitle(), points: places().map(p => ({ name: p.name, u: share(xs, p.x), v: share(ys, p.y), value: valueOf(p) })) });
+      surface.show({ z, scale, colours, label, title: axisTitle(), points: places().map(p => ({ name: p.name, u: share(xs, p.x), v: share(ys, p.y), value: valueOf(p) })),
+        lines: [state.get("line")].filter(line => line?.length === 4).map(([x0, y0, x1, y1]) => Array.from({ length: 65 }, (_, i) => [x0 + i / 64 * (x1 - x0), y0 + i / 64 * (y1 - y0)])),
+        place: ([x, y]) => [share(xs, x), share(ys, y), sampleGrid(xs, ys, z, x, y)], clicked: Number.isFinite(state.get("clicked").x) ? [state.get("clicked").x, state.get("clicked").y] : null });
     } else drawMap(xs, ys, colours, scale, label);
     drawProfile(colours);
     refine.textContent = `Refine to ${2 * xs.length - 1} × ${2 * ys.length - 1}`;
@@ -204,10 +237,16 @@ function renderPlane(model, root, plotly) {
     read();
   }
 
+  // as large as the width allows, with equal units along x and y, and the colours right beside
+  function frame(xs, ys, width) {
+    const across = xs[xs.length - 1] - xs[0], up = ys[ys.length - 1] - ys[0], unit = Math.min((width - 64 - 104) / across, 480 / up);
+    return { height: Math.round(unit * up) + 60, margin: { l: 64, r: width - 64 - unit * across, t: 14, b: 46 } };
+  }
+
   function drawMap(xs, ys, colours, scale, label) {
     const base = baseLayout(colours), contours = state.get("view") === "contours";
     const shown = scale.ticks.tickvals ? z.map(row => row.map(scale.map)) : z;
-    const colorbar = { title: { text: axisTitle(), side: "right", font: { size: 12 } }, thickness: 14, outlinewidth: 0, ticks: "outside", ticklen: 4, len: 1, ...scale.ticks };
+    const colorbar = { title: { text: axisTitle(), side: "right", font: { size: 12 } }, thickness: 14, outlinewidth: 0, ticks: "outside", ticklen: 4, len: 1, ypad: 0, xpad: 8, x: 1, ...scale.ticks };
     const common = { x: xs, y: ys, z: shown, colorscale: "Viridis", zmin: scale.low, zmax: scale.high, hoverinfo: "skip", colorbar };
     // the colours as a picture that the browser stretches; plotly alone would colour each pixel of the contours
     const fields = [{ ...common, type: "heatmap", zsmooth: "fast" }];
@@ -216,13 +255,13 @@ function renderPlane(model, root, plotly) {
     const marks = places(), triangle = [...corners, corners[0]];
     const dot = { x: marks.map(p => p.x), y: marks.map(p => p.y), type: "scatter", mode: "markers", hoverinfo: "skip",
       marker: { symbol: marks.map(p => SYMBOLS[p.role] ?? "square"), size: marks.map(p => (p.role === "star" ? 17 : 12)), color: "#ffffff", line: { width: 2, color: "#14171a" } } };
-    map.draw([...fields, { x: triangle.map(p => p[0]), y: triangle.map(p => p[1]), type: "scatter", mode: "lines", hoverinfo: "skip", line: { color: "#ffffffc0", width: 1.5, dash: "dot" } }, dot], {
-      ...base, dragmode: false, margin: { l: 56, r: 10, t: 14, b: 46 },
-      xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: "x (distance in weight space)" }, range: [xs[0], xs[xs.length - 1]], fixedrange: true, showgrid: false, constrain: "domain" },
-      yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: "y (distance in weight space)" }, range: [ys[0], ys[ys.length - 1]], fixedrange: true, showgrid: false,
-        scaleanchor: "x", constrain: "domain" },
+    map.draw([...fields, { x: triangle.map(p => p[0]), y: triangle.map(p => p[1]), type: "scatter", mode: "lines", hoverinfo: "skip", line: { color: "#ffffffc0", width: 1.5, dash: "dot" } }, dot], width => ({
+      ...base, dragmode: false, ...frame(xs, ys, width),
+      xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: "x (distance in weight space)" }, range: [xs[0], xs[xs.length - 1]], fixedrange: true, nticks: 7, showgrid: false, constrain: "domain" },
+      yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: "y (distance in weight space)" }, range: [ys[0], ys[ys.length - 1]], fixedrange: true, nticks: 7, showgrid: false,
+        automargin: false, scaleanchor: "x", constrain: "domain" },
       annotations: marks.map(p => ({ x: p.x, y: p.y, text: escapeLabel(readable(p.name, 28)), showarrow: false, yshift: 20, font: { size: 12, color: "#14171a" }, bgcolor: "#ffffffd8", borderpad: 2 })),
-    });
+    }));
     map.describe(label);
   }
 
@@ -328,9 +367,10 @@ function renderPlane(model, root, plotly) {
   const clear = h("button", { type: "button", className: "ss-quiet", onclick: () => { ends.from = ends.to = ""; state.set({ line: [], clicked: {} }); redraw(); } }, "Clear");
 
   const redraw = oncePerFrame(draw);
-  state.on(["plane", "grid", "metric", "split", "log", "view", "busy", "missing"], redraw);
-  state.on(["line"], () => { drawProfile(palette(root)); map.light(); });
-  state.on(["clicked"], read);
+  state.on(["plane", "grid", "metric", "split", "log", "view", "busy", "missing", "lacking"], redraw);
+  const marked = oncePerFrame(() => { if (state.get("view") === "surface") draw(); });
+  state.on(["line"], () => { drawProfile(palette(root)); map.light(); marked(); });
+  state.on(["clicked"], () => { read(); marked(); });
   const logBox = checkbox(state, "log", "Log colour", "For the loss");
   const logUse = () => { logBox.querySelector("input").disabled = state.get("metric") !== "loss"; };
   state.on(["metric"], logUse);
@@ -355,7 +395,7 @@ function renderPlane(model, root, plotly) {
       segmented(state, "split", "Data", [["train", "Train"], ["test", "Test"]]),
       ...(state.get("live") ? [segmented(state, "alignment", "Weights", [["aligned", "Aligned", "The second and third model permuted to lie near the first"], ["raw", "Raw"]])] : []),
       segmented(state, "view", "Draw", [["heatmap", "Heatmap"], ["contours", "Contours"], ["surface", "Surface"]]), logBox),
-    empty,
+    lacking, empty.element,
     h("div", { className: "ss-plane" }, h("div", {}, map.box, surface.box),
       h("div", { className: "ss-beside" }, reading,
         h("div", { className: "ss-controls" },
