@@ -56,7 +56,7 @@ def test_rows_of_table_1_hold_the_published_numbers():
 def test_pair_types_look_as_in_the_panels():
     from starscape.viz import series_look
 
-    assert paper._COLOURS == {pair: series_look(pair, True)[1] for pair in paper._COLOURS}
+    assert {pair: series_look(pair, True)[1] for pair in paper._COLOURS} == paper._COLOURS
 
 
 def test_curves_of_figure_3_hold_the_published_numbers():
