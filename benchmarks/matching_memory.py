@@ -6,6 +6,8 @@ bytes of both models, the growth of the process's peak over what it held with bo
 which nbs/tutorials/costs.ipynb counts what matching a billion parameters needs.
 """
 
+import ctypes
+import gc
 import json
 import os
 import resource
@@ -47,6 +49,8 @@ def measure(name):
     a = {k: v.detach().clone() for k, v in model.state_dict().items()}
     b = {k: torch.randn_like(v) * 0.02 if v.is_floating_point() else v.clone() for k, v in a.items()}
     del model
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what tracing left behind would hide growth
     size, before = sum(v.nbytes for s in (a, b) for v in s.values()), held()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     match_weights(symmetry, a, b, max_sweeps=1)
