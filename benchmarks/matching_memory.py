@@ -1,16 +1,18 @@
 """Peak memory of weight matching, in units of the two models that are matched.
 
 `python benchmarks/matching_memory.py` runs each case in a process of its own and writes benchmarks/matching_memory.json:
-bytes of both models, the growth of the process's peak over what it held with both models in memory, and
+bytes of both models, the most memory that the process held over what it held with both models, and
 (models + growth) / models. The transformer is `layers` pre-norm blocks of width d with a 4 d feed-forward, the shape for
 which nbs/tutorials/costs.ipynb counts what matching a billion parameters needs.
 """
 
+import ctypes
+import gc
 import json
-import os
 import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import torch
@@ -35,8 +37,26 @@ def transformer(d, layers):
 
 
 def held() -> int:
-    "Bytes that the process holds now."
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    "Bytes that the process has allocated and holds now; pages of libraries come and go with what else the machine does."
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+
+class Peak(threading.Thread):
+    "The most that is held, looked up 500 times a second."
+
+    def __enter__(self):
+        self.most, self.over = held(), threading.Event()
+        self.start()
+        return self
+
+    def run(self):
+        while not self.over.wait(0.002):
+            self.most = max(self.most, held())
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.join()
 
 
 def measure(name):
@@ -47,11 +67,12 @@ def measure(name):
     a = {k: v.detach().clone() for k, v in model.state_dict().items()}
     b = {k: torch.randn_like(v) * 0.02 if v.is_floating_point() else v.clone() for k, v in a.items()}
     del model
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what tracing left behind would hide growth
     size, before = sum(v.nbytes for s in (a, b) for v in s.values()), held()
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    match_weights(symmetry, a, b, max_sweeps=1)
-    peak = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
-    growth = max(0, peak * 1024 - before)
+    with Peak() as peak:
+        match_weights(symmetry, a, b, max_sweeps=1)
+    growth = peak.most - before
     seconds = resource.getrusage(resource.RUSAGE_SELF)
     return dict(case=name, parameters=size // 8, models_mb=round(size / 1e6, 1), growth_mb=round(growth / 1e6, 1),
                 times_the_models=round((size + growth) / size, 2), cpu_seconds=round(seconds.ru_utime + seconds.ru_stime, 1))

@@ -9,7 +9,8 @@ the round's seed, in turns; the objective is the inner product of the two models
 on the permuted states themselves. `port` (git-re-basin-pytorch) is given starscape's groups, since its own
 specifications lack BatchNorm. Then sources, which are the trained models under random permutations, are matched to one
 reference: 16 of them with one thread and with two, and 50 with one. Seconds by the clock say nothing where others use
-the machine, so the load before each run stands beside them. What is not installed is left out; `--rounds 0` keeps the
+the machine, so the load before each run stands beside them; in the committed run the four runs of 16 sources were put
+before the others' work (`echo -20 > /proc/PID/autogroup`), the 50 were not. What is not installed is left out; `--rounds 0` keeps the
 pairs measured before. Writes benchmarks/matching_peers.json.
 """
 
