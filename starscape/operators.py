@@ -992,7 +992,7 @@ def follow_stack(t, node, env):
     "What an operator does to a stack if it keeps or takes apart its members, else None."
     name, stack = _name(node.target), env[node.args[0]]
     if name in ("contiguous", "clone", "detach", "alias", "to", "_to_copy"): return stack
-    if name not in ("permute", "transpose", "movedim", "select", "unbind") or len(node.all_input_nodes) > 1: return None
+    if name not in ("permute", "transpose", "movedim", "unsqueeze", "squeeze", "select", "unbind") or len(node.all_input_nodes) > 1: return None
     arguments = t._arguments(node, {**env, node.args[0]: stack.members[0]})
     f, wanted = RULES[name]
     arguments = {k: v for k, v in arguments.items() if k in wanted}
@@ -1000,5 +1000,7 @@ def follow_stack(t, node, env):
         if arguments.get("dim", 0) % len(stack.members[0]) != stack.dim: return None
         members = [squeeze(t, None, m, stack.dim) for m in stack.members]
         return members if name == "unbind" else members[arguments["index"]]
-    dims = f(t, None, **{**arguments, "x": list(range(len(stack.members[0])))})
-    return Stack(dims.index(stack.dim), [f(t, None, **{**arguments, "x": m}) for m in stack.members])
+    member = t.terms.new(len(stack.members))  # stands where the members are told apart
+    moved = [f(t, None, **{**arguments, "x": Axes([*m[:stack.dim], member, *m[stack.dim + 1:]])}) for m in stack.members]
+    dim = next(i for i, term in enumerate(moved[0]) if term is member)
+    return Stack(dim, [Axes([*m[:dim], [[]], *m[dim + 1:]]) for m in moved])

@@ -108,6 +108,15 @@ def test_heads_have_their_own_permutations(fused):
     assert len(families) == 1 and len(families[0]) == 3
 
 
+def test_pytorchs_own_attention_tells_queries_and_keys_from_values():
+    "Its packed projection is taken apart by unflatten, unsqueeze, transpose, squeeze and select."
+    module, x = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), torch.randn(2, 5, 16)
+    s = PermutationSymmetry.of(module, x)
+    query, key, value = (segment[1].groups for segment in s.axes["self_attn.in_proj_weight"][0])
+    assert query == key and len({*query, *value}) == 8
+    assert s.verify(module, x) < 1e-12
+
+
 def test_a_norm_shared_by_heads_ties_their_queries_and_keys():
     model = Heads(norm=True)
     symmetry = PermutationSymmetry.of(model, TOKENS)
