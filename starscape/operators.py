@@ -651,10 +651,15 @@ def index_put(t, shape, x, indices, values):
     nodes = [n for n in t.node.args[1] if n is not None]
     masks = [n for n in nodes if n.meta["val"].dtype in (torch.bool, torch.uint8)]
     if not masks: t.elementwise(index(t, shape, x, indices), values)
-    elif len(nodes) > 1 or term_size([s for term in values for s in term] or [[]]) > 1: unknown(t, None, x=x, i=indices, v=values)
-    else:  # one mask and one value
+    elif len(nodes) > 1: unknown(t, None, x=x, i=indices, v=values)
+    else:
         (first, mask), = ((i, axes) for i, axes in enumerate(indices) if axes is not None)
-        t.elementwise(Axes([*x[first:first + len(mask)]]), mask)
+        last = first + len(mask)
+        if all(map(is_unit, values)): t.elementwise(Axes([*x[first:last]]), mask)
+        else:  # a value for each place where the mask holds
+            rest = min(len(x) - last, len(values))
+            t.elementwise(Axes(x[len(x) - rest:]), Axes(values[len(values) - rest:]))
+            t.pin(*x[:last], *mask, *values[:len(values) - rest])
     return x
 
 def _masked(t, shape, x, indices):

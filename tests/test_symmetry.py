@@ -397,12 +397,19 @@ def set_where(x):
     return y
 
 
+def set_rows(x):
+    y, mask = x.clone(), x.sum(-1) > 1
+    y[mask] = x[mask] * 2
+    return y
+
+
 def spectrum(x):
     return torch.fft.irfft(torch.fft.rfft(x, dim=1) * torch.polar(torch.ones(4), torch.arange(4.0))[:, None], n=6, dim=1)
 
 
 USER_WRITTEN = {  # what is done to 12 channels, and the groups left among them
     "in place under a mask": (set_where, [4, 8]),
+    "some rows in place": (set_rows, [12]),
     "a spectrum over time": (spectrum, [12]),
     "a spectrum over channels": (lambda x: torch.fft.fft(x).abs(), []),
     "rows picked by an index": (lambda x: x.gather(1, torch.zeros(2, 6, 1, dtype=torch.long).expand(-1, -1, 12)), [12]),
