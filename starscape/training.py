@@ -245,7 +245,8 @@ def fit(
             kind, _, rest = key.partition(".")
             if kind == "optimizer":
                 i, _, name = rest.partition(".")
-                optimizer.state[params[int(i)]][name] = v.to(params[int(i)].device)
+                p = params[int(i)].detach()  # the fused kernels want a moment in its parameter's memory format, which the file does not keep
+                optimizer.state[params[int(i)]][name] = torch.empty_like(p).copy_(v) if v.shape == p.shape else v.to(p.device)
 
     start, means = 0, []
     if found := checkpoint.load(): restore(found[0]); start = found[1]
