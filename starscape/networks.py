@@ -380,8 +380,10 @@ def call_stacked(
         for name, layer in model.named_children():
             if isinstance(layer, nn.Flatten): x = x.flatten(2)
             elif isinstance(layer, nn.Linear):
-                w, b = states[f"{name}.weight"].mT, states.get(f"{name}.bias")
-                x = x @ w if b is None else torch.baddbmm(b.unsqueeze(1), x, w) if x.ndim == 3 else x @ w + b.view(len(b), *[1] * (x.ndim - 2), -1)
+                w, b = states[f"{name}.weight"], states.get(f"{name}.bias")
+                if b is None or x.ndim != 3: x = x @ w.mT if b is None else x @ w.mT + b.view(len(b), *[1] * (x.ndim - 2), -1)
+                elif w.requires_grad: x = torch.baddbmm(b.unsqueeze(2), w, x.mT).mT  # examples last in memory: the gradient then comes as w lies
+                else: x = torch.baddbmm(b.unsqueeze(1), x, w.mT)
             else: x = layer(x)
         return x
     return vmap(lambda s, xs: functional_call(model, s, (xs,)), randomness="different")(states, x)

@@ -149,8 +149,9 @@ def train_star(
     network, options = _common_network(zoo, sources), dict(t=t, mu=float(mu), realign_every=realign_every, init=init, pairs=pairs, ema=float(ema), align_ahead=align_ahead)
     _check_options(task, recipe, **options)
     made = dict(network=network.to_json(), recipe=recipe.to_json(), task=task.name, task_fingerprint=task.fingerprint, seed=seed, sources=sources) | options
+    unfinished = zoo.path / ".unfinished" / f"{name}.safetensors"
     def there() -> bool:
-        if name in zoo: _agreed(zoo, name, made)
+        if name in zoo: _agreed(zoo, name, made); Checkpoint(unfinished, {}).clear()  # of who was killed when all was done
         return name in zoo
     if world_size() == 1 and there(): return name  # in a folder that can only be read, too
     with training_lock(zoo, name) if rank() == 0 else contextlib.nullcontext():
@@ -159,7 +160,7 @@ def train_star(
         check_inputs(skeleton, task.train_x[:2].cpu(), task.num_classes)
         for source in sources: check_state(zoo.state(source), skeleton, where=f"Model {source!r}")
         training = _Starlight(task.to(device), zoo, recipe, network, sources, seed, memory=memory, **options)
-        checkpoint = _SharedCheckpoint(zoo.path / ".unfinished" / f"{name}.safetensors", made | dict(digests=[zoo.digest(s) for s in sources]), checkpoint_every)
+        checkpoint = _SharedCheckpoint(unfinished, made | dict(digests=[zoo.digest(s) for s in sources]), checkpoint_every)
         module = training.run(checkpoint, desc=f"training {name}")
         from_rank_zero(lambda: zoo.add(name, module, role="star", **(made | dict(network=network)), metrics=metrics_of(module, training.task)))
         checkpoint.clear()

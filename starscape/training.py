@@ -202,6 +202,17 @@ def autocast(recipe: Recipe, device: torch.device):
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
 
 # %% ../nbs/01b_training.ipynb #9610885b
+class _Reading:
+    "A loss on its way from the device, and what to say of its step. Reading it at once would wait for all that the device has still to do."
+
+    def __init__(self, loss: Tensor, words: str):
+        self.value, self.words, self.arrived = loss.mean().to("cpu", non_blocking=loss.is_cuda), words, None
+        if loss.is_cuda: self.arrived = torch.cuda.Event(); self.arrived.record()
+
+    def ready(self) -> bool: return self.arrived is None or self.arrived.query()
+
+    def __str__(self) -> str: return f"loss {float(self.value):.4f} {self.words}"
+
 def fit(
     params: list[Tensor],  # leaves that the optimiser steps
     step: Callable[[int, int], Tensor],  # step(epoch, i) leaves gradients on `params`; gives the loss, one number or one a model
@@ -234,7 +245,8 @@ def fit(
             kind, _, rest = key.partition(".")
             if kind == "optimizer":
                 i, _, name = rest.partition(".")
-                optimizer.state[params[int(i)]][name] = v.to(params[int(i)].device)
+                p = params[int(i)].detach()  # the fused kernels want a moment in its parameter's memory format, which the file does not keep
+                optimizer.state[params[int(i)]][name] = torch.empty_like(p).copy_(v) if v.shape == p.shape else v.to(p.device)
 
     start, means = 0, []
     if found := checkpoint.load(): restore(found[0]); start = found[1]
@@ -244,7 +256,7 @@ def fit(
             before = capture() if checkpoint.path else {}
             try:
                 if before_epoch: before_epoch(epoch)
-                losses, shown = [], 0.0
+                losses, shown, reading = [], 0.0, None
                 for i in range(steps_per_epoch):
                     lr = recipe.lr_at(epoch * steps_per_epoch + i, steps_per_epoch)
                     for group in optimizer.param_groups: group["lr"] = lr
@@ -253,9 +265,8 @@ def fit(
                     optimizer.step()
                     losses.append(loss)
                     bar.update()
-                    if not bar.disable and time.monotonic() - shown > 0.2:  # reading a loss waits for the device: not at every step
-                        shown = time.monotonic()
-                        bar.set_postfix_str(f"loss {float(loss.mean()):.4f} {describe(i)}")
+                    if not bar.disable and reading is None and time.monotonic() - shown > 0.2: reading, shown = _Reading(loss, describe(i)), time.monotonic()
+                    if reading is not None and reading.ready(): bar.set_postfix_str(str(reading)); reading = None
                 history = torch.stack(losses)
                 if not history.isfinite().all():
                     i = int((~history.view(steps_per_epoch, -1).isfinite()).any(1).nonzero()[0])

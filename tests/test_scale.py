@@ -254,6 +254,28 @@ def test_a_killed_worker_costs_its_own_pairs(task, tmp_path):
     assert together.equals(alone) and len(zoo.cache.items("sweep")) == 3
 
 
+class Interrupting(Recipe):
+    def lr_at(self, step, steps_per_epoch):
+        if step == 2 * steps_per_epoch + 1:
+            raise KeyboardInterrupt
+        return super().lr_at(step, steps_per_epoch)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_convolutional_networks_resume_to_the_same_bits(task, tmp_path, optimizer):
+    "Their weights, and so the optimiser's moments, lie in memory with the channels last; in a file they do not."
+    settings, network = dict(epochs=3, batch_size=80, lr=0.01, optimizer=optimizer), Network("resnet", width=4)
+    zoos = [tmp_path / name for name in ("whole", "cut")]
+    with pytest.raises(KeyboardInterrupt):
+        train_population(task, network, Interrupting(**settings), zoos[1], n_sources=2, n_heldout=0, stacked=1)
+    whole, cut = [train_population(task, network, Recipe(**settings), zoo, n_sources=2, n_heldout=0, stacked=1) for zoo in zoos]
+    with pytest.raises(KeyboardInterrupt):
+        train_star(task, cut, Interrupting(**settings))
+    for zoo in (whole, cut):
+        train_star(task, zoo, Recipe(**settings))
+    assert digests(cut) == digests(whole)
+
+
 # ---- one star in several processes
 
 RANKS = """

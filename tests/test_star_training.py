@@ -1,19 +1,22 @@
 "Starlight's options against plain loops that say what they mean, and what a step on a GPU must not do."
 import copy
+import io
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from tqdm import tqdm
 
 from starscape.data import Augment, SettingsError, Task, load_task
 from starscape.interpolation import recalibrate, symmetry_for
 from starscape.matching import Matcher
 from starscape.networks import Network
 from starscape.star_training import _Starlight, aligned_average, train_star
-from starscape.training import Recipe, train_population
+from starscape.training import Recipe, _memory_format, train_population
 from starscape.zoo import Zoo
 
 NETWORKS = {"mlp": Network("mlp", width=8, depth=2), "mlp, batchnorm": Network("mlp", width=8, depth=2, batchnorm=True), "resnet": Network("resnet", width=4)}
@@ -125,6 +128,43 @@ def test_a_step_never_waits_for_the_device(task, zoos, monkeypatch, name, option
         for i in range(1, run.steps):
             assert run.step(0, i).ndim == 0
             optimizer.step()
+
+
+@pytest.mark.parametrize("arrives", [3, 10**6])
+def test_the_progress_bar_never_waits_for_a_loss(task, monkeypatch, arrives):
+    "A loss that is still on its way is not looked at; it is shown when it is there, and the next is asked for then."
+    from starscape import training
+
+    class Slow(training._Reading):
+        asked = 0
+
+        def ready(self):
+            self.asked += 1
+            return self.asked > arrives
+
+        def __str__(self):
+            assert self.asked > arrives
+            shown.append(super().__str__())
+            return shown[-1]
+
+    shown = []
+    monkeypatch.setattr(training, "_Reading", Slow)
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=iter(range(10**9)).__next__))  # each look at the clock is a second later
+    monkeypatch.setattr(training, "progress", lambda **settings: tqdm(total=settings["total"], file=io.StringIO()))
+    training.train(task, Network("mlp", width=4, depth=1), Recipe(epochs=2, batch_size=4))
+    assert len(shown) == (2 * (40 // (arrives + 1)) if arrives < 40 else 0) and all(s.startswith("loss ") for s in shown)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_images_of_one_channel_stay_channels_last(task, zoos, flat):
+    "Of their two layouts the convolutions keep to the one of their weights."
+    module = starlight(task, zoos["resnet"]).module if flat else _memory_format(NETWORKS["resnet"].of(NETWORKS["resnet"], task).build(0))
+    seen = []
+    for m in module.modules():
+        if isinstance(m, torch.nn.Conv2d):
+            m.register_forward_hook(lambda m, a, out: seen.append(out.is_contiguous(memory_format=torch.channels_last) and not out.is_contiguous()))
+    module.train()(task.train_x[:8])
+    assert task.train_x.shape[1] == 1 and seen and all(seen)
 
 
 def test_what_forbids_waiting_sees_it():
