@@ -610,7 +610,7 @@ const python = value => (Array.isArray(value) ? `[${value.map(python).join(", ")
 
 // `call` is the Python expression, ready for the traits that `traits` names: those that do not say "all" or "nothing".
 function viewTools(state, model, root, call, traits, all = {}) {
-  const memory = memories.get(model), said = h("span", { role: "status", className: "ss-said" });
+  const memory = memories.get(model), said = h("span", { role: "status", className: "ss-said", tabIndex: -1 });
   const button = (text, hint, onclick) => h("button", { type: "button", className: "ss-quiet", title: hint, onclick }, text);
   const say = text => { said.textContent = text; setTimeout(() => { said.textContent = ""; }, 3000); };
   const empty = value => value === "" || value === Object(value) && !Object.keys(value).length;
@@ -620,7 +620,8 @@ function viewTools(state, model, root, call, traits, all = {}) {
   };
   const back = button("Reset view", "Show this panel as it was at first", () => {
     state.set(Object.fromEntries(Object.keys(KEPT[memory.panel]).map(name => [name, memory.first[name]])));
-    said.focus();
+    say("As at first.");
+    said.focus(); // the button is gone
   });
   const changed = () => { back.hidden = !memory || Object.keys(KEPT[memory.panel]).every(name => JSON.stringify(state.get(name)) === JSON.stringify(memory.first[name])); };
   if (memory) state.on(Object.keys(KEPT[memory.panel]), changed);
