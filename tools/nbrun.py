@@ -3,13 +3,14 @@
     python tools/nbrun.py nbs/03_star_training.ipynb [more.ipynb ...]
 
 Outputs and widget state are stored, progress bars are not; cells marked `#| eval: false` are left as they are. Widget
-ids, which are random on each run, are renamed by the order in which they are first seen, execution times are not
-recorded, and nbdev's own cleaning comes last.
+ids, which are random on each run, are renamed by the order in which they are first seen, names of temporary folders are
+left out, execution times are not recorded, and nbdev's own cleaning comes last.
 """
 import json
 import os
 import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,12 +24,18 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 SKIP_TAG = "skip-execution"
 PROGRESS_BAR = re.compile(r"\d+%\|.*\| \d+/\d+ \[")
 SAME_FOR_ALL = ("_esm", "_css", "published")  # of our panels: the package holds them, and docs/build.py puts them back
+TEMPORARY = re.compile(re.escape(tempfile.gettempdir()) + r"/(?:tmp|ipykernel_)\w+")
 NOT_RUN = re.compile(r"^#\|\s*eval:\s*false|nbdev_export\(", re.MULTILINE)
 
 
 def is_progress_bar(output):
     "A bar that has been and gone: of no use to a reader, and different on each run."
     return bool(PROGRESS_BAR.search(output.get("data", {}).get("text/plain", "") + output.get("text", "")))
+
+
+def without_temporary_names(outputs):
+    "Outputs in which a temporary folder, another one on each run, is `…`."
+    return [nbformat.from_dict(json.loads(TEMPORARY.sub("…", json.dumps(output)))) for output in outputs]
 
 
 def seen_widgets(notebook, state):
@@ -91,7 +98,7 @@ def run(path):
     ).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
+            cell.outputs = without_temporary_names(output for output in cell.outputs if not is_progress_bar(output))
     notebook = with_stable_widget_ids(notebook)
     clean_nb(notebook, clean_ids=get_config().clean_ids)
     nbformat.write(notebook, path)
