@@ -223,6 +223,7 @@ def child(stage, folder, how):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     except StarscapeError:
         status = 3
+        os.write(log, traceback.format_exc().encode())
     except KeyboardInterrupt:
         status = 130
     except BaseException:
