@@ -297,8 +297,8 @@ def _cpu_batch(floats: int) -> int:
     """Examples at once, on a CPU, of a network that is no chain, by the floats of its largest activation for one.
 
     Measured on ResNets, VGG, DenseNet and wide ResNets with 1,024 to 172,032 floats: the fastest has about 2**19 in all, for the
-    cache, but 16 examples, so that weights are used often; beyond 2**22, memory comes fresh from the system, which costs more than the convolution."""
-    return min(_BATCH, max(1, min(2**22 // floats, max(16, 2**19 // floats))))
+    cache, but 32 examples, so that weights are used often; never more than 2**22, for larger blocks may come fresh from the system."""
+    return min(_BATCH, max(1, min(2**22 // floats, max(32, 2**19 // floats))))
 
 @lru_cache(maxsize=1)
 def _keep_memory() -> None:
