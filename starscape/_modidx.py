@@ -1189,6 +1189,7 @@ d = { 'settings': { 'branch': 'main',
                                'starscape.zoo._unpack': ('zoo.html#_unpack', 'starscape/zoo.py'),
                                'starscape.zoo.check_state': ('zoo.html#check_state', 'starscape/zoo.py'),
                                'starscape.zoo.digest_of': ('zoo.html#digest_of', 'starscape/zoo.py'),
+                               'starscape.zoo.mapped_tensors': ('zoo.html#mapped_tensors', 'starscape/zoo.py'),
                                'starscape.zoo.read_checkpoint': ('zoo.html#read_checkpoint', 'starscape/zoo.py'),
                                'starscape.zoo.read_header': ('zoo.html#read_header', 'starscape/zoo.py'),
                                'starscape.zoo.write_atomically': ('zoo.html#write_atomically', 'starscape/zoo.py')}}}

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from .data import ZooError
 from .matching import Matcher
 from .symmetry import PermutationSymmetry
-from .zoo import Zoo
+from .zoo import Zoo, mapped_tensors
 
 # %% ../nbs/02d_sources.ipynb #9080b4e2
 def mapped_state(
@@ -26,8 +26,7 @@ def mapped_state(
 ) -> dict[str, Tensor]:
     "A model's parameters and buffers as views of its memory-mapped file: what is never looked at is never read. Not to be written to."
     zoo.metadata(name)  # an unknown name, or a file of another kind, has its say here
-    try:
-        with safe_open(str(zoo._file(name)), "pt") as f: return {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+    try: return mapped_tensors(zoo._file(name))
     except (SafetensorError, OSError, ValueError) as e:
         raise ZooError(f"{zoo._file(name)} is damaged ({e}). It was left as it is; delete it and train that model again, or copy it again from where it came.") from e
 

@@ -26,14 +26,14 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors import safe_open
-from safetensors.torch import load_file, save as save_bytes
+from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .data import SettingsError, Task, TrainingError, ZooError, batch_order, best_device, lookup, progress
 from .distributed import fan_out, worker_device
 from .networks import Network, call_stacked, check_inputs, is_linear_chain, network_builders, register_network, stack, unstack
-from .zoo import Zoo, digest_of, write_atomically
+from .zoo import Zoo, digest_of, mapped_tensors, write_atomically
 
 # %% ../nbs/01b_training.ipynb #8496b0a6
 _optimizers = ("sgd", "adam", "adamw")
@@ -157,7 +157,7 @@ class Checkpoint:
         try:
             with safe_open(str(self.path), "pt") as f: header = f.metadata() or {}
             if header.get("key") != self.key: return None
-            tensors, epoch = load_file(self.path), int(header["epoch"])
+            tensors, epoch = mapped_tensors(self.path), int(header["epoch"])
             return (tensors, epoch) if header.get("seal") == f"{epoch} {digest_of(tensors)}" else None
         except Exception: return None  # written atomically, so damage came from elsewhere: start anew
 
