@@ -779,7 +779,7 @@ def test_balance_is_the_least_norm_and_bears_dead_units():
 def test_torchvision(name, size):
     model, images = getattr(require_torchvision().models, name)(num_classes=10), torch.randn(2, 3, size, size)
     symmetry = PermutationSymmetry.of(model, images)
-    assert symmetry.verify(model, images) < 1e-10 and symmetry.coverage() > 0.99
+    assert symmetry.verify(model, images) < 1e-10 and symmetry.coverage() > 0.999
 
 
 # --- errors and reports
