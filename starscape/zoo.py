@@ -245,7 +245,9 @@ def _pack(value: Mapping) -> bytes:
     arrays = {k: np.asarray(v.cpu() if isinstance(v, Tensor) else v) for k, v in value.items() if isinstance(v, (np.ndarray, Tensor))}
     text = json.dumps({k: v for k, v in value.items() if k not in arrays}).encode()
     buffer = io.BytesIO()
-    np.savez(buffer, **{f"_{k}": v for k, v in arrays.items()})
+    try: np.savez(buffer, **{f"_{k}": v for k, v in arrays.items()})
+    except ValueError as e:  # after a Ctrl-C in the middle of an entry its zip file cannot be closed, and says that instead
+        raise e.__context__ if isinstance(e.__context__, KeyboardInterrupt) else e from None
     blob = struct.pack("<Q", len(text)) + text + buffer.getvalue()
     return _hash(blob) + blob
 
