@@ -490,9 +490,10 @@ def train_population(
     if not all(hasattr(n, "__index__") and n >= 0 for n in (n_sources, n_heldout)): raise SettingsError(f"Cannot train {n_sources} sources and {n_heldout} held-out models.")
     if stacked is not None and (not hasattr(stacked, "__index__") or stacked < 1): raise SettingsError(f"stacked is the number of models trained together, at least 1; found {stacked!r}.")
     seed_of(seed)
-    zoo, network, spread = Zoo(zoo), Network.of(network, task), joblib.effective_n_jobs(None) > 1
+    network, spread = Network.of(network, task), joblib.effective_n_jobs(None) > 1
     here = best_device(None if spread else device)  # a worker has devices of its own
     check_inputs(network.build().eval(), task.train_x[:2].cpu(), task.num_classes)
+    zoo = Zoo(zoo)  # a folder is made only for what can be trained
     made = dict(network=network.to_json(), recipe=recipe.to_json(), task=task.name, task_fingerprint=task.fingerprint)
     jobs = [(f"{role}-{i:03}", role, i) for role, n in (("source", n_sources), ("heldout", n_heldout)) for i in range(n)]
     for name, _, i in jobs:
