@@ -17,12 +17,12 @@ __all__ = ['RULES', 'CONTRACTIONS', 'LAYOUT', 'ELEMENTWISE', 'Axes', 'Stack', 'i
 
 # %% ../nbs/01d_operators.ipynb #6a6c7fa8
 import inspect
+import itertools
 import math
 import operator
 import re
 from dataclasses import dataclass
 
-import sympy
 import torch
 
 from .axes import Cause, Terms, factors, term_size
@@ -150,11 +150,15 @@ def _name(target) -> str:
     return name if space == "aten" else f"{space}.{name}"
 
 # %% ../nbs/01d_operators.ipynb #15c3c482
+def _prime_from(n: int) -> int:
+    "The least odd prime from n on."
+    return next(m for m in itertools.count(n | 1, 2) if all(m % d for d in range(3, math.isqrt(m) + 1, 2)))
+
 def _whole(size) -> int:
     "A size; one that depends on the data is a prime so large that nothing else has it, and nothing divides it."
     if isinstance(size, int): return size
     expression = size.node.expr
-    return int(expression.xreplace({s: sympy.nextprime(10**6 + 1000 * int(re.sub(r"\D", "", s.name) or 0)) for s in expression.free_symbols}))
+    return int(expression.xreplace({s: _prime_from(10**6 + 1000 * int(re.sub(r"\D", "", s.name) or 0)) for s in expression.free_symbols}))
 
 def _output_shapes(value):
     "Nested shapes of a node's value: a tensor's as a torch.Size, others as None."
