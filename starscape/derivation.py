@@ -99,8 +99,6 @@ def doubled(call):
     "The same call with every tensor repeated along its first axis."
     return pytree.tree_map(lambda x: torch.cat([x, x]) if isinstance(x, Tensor) and x.ndim else x, call)
 
-assert as_call(1) == ((1,), {}) and as_call((1, 2)) == ((1, 2), {}) and as_call(((1,), {"mask": 2})) == ((1,), {"mask": 2})
-
 # %% ../nbs/01e_derivation.ipynb #cdb83dff
 def what_counts(out):
     "The part of a network's output that a symmetry has to keep."
@@ -338,9 +336,6 @@ def _ordered(term: list[list[Factor]], order: np.ndarray) -> Ordered:
     place = np.empty(len(order), int)
     place[np.concatenate([np.arange(starts[i], starts[i + 1]) for i in turns])] = np.arange(len(order))
     return Ordered(_written([term[i] for i in turns]), place[order])
-
-assert _ordered([[Factor(1)], [Factor(2, ("a",))]], np.array([2, 0, 1])) == Ordered(((Factor(2, ("a",)),), (Factor(1),)), (1, 2, 0))
-assert _written([[Factor(2), Factor(3)], [Factor(4, ("a",)), Factor(2), Factor(2)]]) == ((Factor(6),), (Factor(4, ("a",)), Factor(4)))
 
 # %% ../nbs/01e_derivation.ipynb #98b22a7e
 def derive(model: nn.Module, args: tuple, kwargs: dict[str, Any], output: Callable | None = None, kinds: tuple[str, ...] = ()) -> Derived:

@@ -59,8 +59,6 @@ def _labels(spec: str, n_axes: int) -> list[str]:
     middle = n_axes - len(head) - len(tail)
     return [*head, *(f".{i}" for i in reversed(range(middle))), *tail]
 
-assert _labels("b...c", 4) == ["b", ".1", ".0", "c"]
-
 # %% ../nbs/01d_operators.ipynb #09f20551
 class Follower:
     "Walks graphs and gives each tensor its axes. `state` maps every parameter and buffer name to its axes."
