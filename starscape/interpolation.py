@@ -9,6 +9,7 @@ __all__ = ['BATCHNORM_MODES', 'CALIBRATION_BATCH', 'symmetry_for', 'interpolate'
 # %% ../nbs/02c_interpolation.ipynb #8dc22f3d
 import contextlib
 import copy
+import math
 import operator
 import os
 import warnings
@@ -22,13 +23,12 @@ from torch.fx import GraphModule, Node
 from torch.fx.passes.split_module import split_module
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.nn.utils.parametrize import is_parametrized
 
 from .data import DataError, SettingsError, Task, lookup
 from .networks import Network, call_stacked, check_inputs, is_linear_chain, network_builders
 from .symmetry import PermutationSymmetry
-from .training import _memory_format
+from .training import _memory_format, channels_last_pays
 
 # %% ../nbs/02c_interpolation.ipynb #99c8bfcd
 def symmetry_for(
@@ -60,10 +60,12 @@ def interpolate(
 ) -> dict[str, Tensor]:
     "The state at `t` on the straight line. Whole numbers (BatchNorm's batch counter) are the first state's."
     def between(a: Tensor, b: Tensor) -> Tensor:
-        if not isinstance(t, Tensor): return torch.lerp(a, b, t) if a.is_floating_point() else a.clone()
         a, b = a.expand(len(t), *a.shape), b.expand(len(t), *b.shape)
         return torch.lerp(a, b, t.to(a).view(-1, *[1] * (a.ndim - 1))) if a.is_floating_point() else a.clone()
-    return {k: between(v, second[k]) for k, v in first.items()}
+    if isinstance(t, Tensor): return {k: between(v, second[k]) for k, v in first.items()}
+    moving = [k for k, v in first.items() if v.is_floating_point()]
+    mixed = dict(zip(moving, torch._foreach_lerp([first[k] for k in moving], [second[k] for k in moving], t))) if moving else {}
+    return {k: mixed[k] if k in mixed else v.clone() for k, v in first.items()}
 
 # %% ../nbs/02c_interpolation.ipynb #55d9d1c0
 BATCHNORM_MODES = ("cumulative", "one-pass", "momentum", "keep")
@@ -128,18 +130,72 @@ def _traced(module: nn.Module) -> GraphModule | None:
     try: return torch.fx.symbolic_trace(module)
     except Exception: return None  # its own code may raise whatever it likes
 
-def _forward(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    "What the layer computes, without the detour of `Module.__call__`."
-    def forward(x): return layer.forward(x)
-    return forward
+def _on_cpu_channels_last(x: Tensor) -> bool: return x.ndim == 4 and x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
 
+def _images(pixels: Tensor, shape: Sequence[int]) -> Tensor:
+    "Images from rows of pixels, with the channels last in memory; `shape` is (images, height, width)."
+    return pixels.view(*shape, -1).permute(0, 3, 1, 2)
+
+def _every_few_pixels(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    "A 1×1 convolution with a stride: on a CPU a product of two matrices, which is twice as fast."
+    if not _on_cpu_channels_last(x): return layer.forward(x)
+    pixels = x.permute(0, 2, 3, 1)[:, :: layer.stride[0], :: layer.stride[1]]
+    return _images(F.linear(pixels.reshape(-1, layer.in_channels), layer.weight.flatten(1), layer.bias), pixels.shape[:3])
+
+_PATCHES = 2**26  # floats that are kept of one layer's patches
+
+def _of_gray_data(layer: nn.Conv2d, kept: dict, x: Tensor) -> Tensor:
+    "A convolution of images with one channel: on a CPU a product with their patches, which are the same at every point and kept, if they are not too many."
+    if not _on_cpu_channels_last(x): return layer.forward(x)
+    key = x.data_ptr(), x.shape
+    if key in kept: patches = kept[key][1]
+    else:
+        patches = F.unfold(x, layer.kernel_size, padding=layer.padding, stride=layer.stride).mT.flatten(0, 1)  # (images × pixels, kernel entries)
+        if sum(p.numel() for _, p in kept.values()) + patches.numel() <= _PATCHES: kept[key] = x, patches  # as long as x is kept, no other data can lie there
+    size = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[2:], layer.padding, layer.kernel_size, layer.stride))
+    return _images(F.linear(patches, layer.weight.flatten(1), layer.bias), (len(x), *size))
+
+def _on_few_pixels(layer: nn.Conv2d, placed: dict, x: Tensor) -> Tensor:
+    "A convolution. Of an image with less than half as many pixels as its kernel has, most of what the kernel sees is padding; then, on a CPU, it is a product with a matrix of kernel entries and zeros."
+    size, kernel = tuple(x.shape[2:]), layer.kernel_size
+    if 2 * math.prod(size) >= math.prod(kernel) or not _on_cpu_channels_last(x): return layer.forward(x)
+    if size not in placed: placed[size] = _kernel_places(size, kernel, layer.stride, layer.padding)
+    places, out = placed[size]
+    entries = F.pad(layer.weight.permute(2, 3, 0, 1).flatten(0, 1), (0, 0, 0, 0, 0, 1))  # the last one is zero
+    matrix = entries[places].transpose(1, 2).reshape(len(places) * layer.out_channels, -1)  # (out pixels × out channels, pixels × channels)
+    bias = None if layer.bias is None else layer.bias.expand(len(places), -1).reshape(-1)
+    return _images(F.linear(x.permute(0, 2, 3, 1).flatten(1), matrix, bias), (len(x), *out))
+
+def _kernel_places(size, kernel, stride, padding) -> tuple[Tensor, tuple[int, int]]:
+    "Which entry of a kernel meets each pixel in each output, (outputs, pixels), row by row; its number of entries where none does. And the output's height and width."
+    along = []
+    for n, k, s, p in zip(size, kernel, stride, padding):
+        at = torch.arange(n) - s * torch.arange((n + 2 * p - k) // s + 1)[:, None] + p
+        along.append(torch.where((at >= 0) & (at < k), at, -1))
+    rows, columns = along[0][:, None, :, None], along[1][None, :, None, :]
+    places = torch.where((rows >= 0) & (columns >= 0), rows * kernel[1] + columns, math.prod(kernel))
+    return places.flatten(2).flatten(0, 1), places.shape[:2]
+
+def _forward(layer: nn.Module, fast: bool, of_data: bool) -> Callable[[Tensor], Tensor]:
+    "What the layer computes, without the detour of `Module.__call__`; where channels may come last, in a fast way. `of_data`: of what is given again and again."
+    known: dict = {}
+    def forward(x): return layer.forward(x)
+    def of_gray_data(x): return _of_gray_data(layer, known, x)
+    def on_few_pixels(x): return _on_few_pixels(layer, known, x)
+    def every_few_pixels(x): return _every_few_pixels(layer, x)
+    plain = type(layer) is nn.Conv2d and layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple)
+    if not plain or not fast: return forward
+    if of_data and layer.in_channels == 1: return of_gray_data
+    return every_few_pixels if layer.kernel_size == (1, 1) and layer.padding == (0, 0) and layer.stride != (1, 1) else on_few_pixels
+
+# %% ../nbs/02c_interpolation.ipynb #c1d98a47
 def _sum_over(a: Tensor, b: Tensor) -> Tensor:
     "a + b, written over a where it fits."
     return a.add_(b) if a.shape == b.shape and a.dtype == b.dtype else a + b
 
 def _overwrite(traced: GraphModule) -> set[Node]:
     "Let ReLUs and sums write over an operand that nothing else reads, in place; the nodes whose result is memory of its own that one other node reads."
-    layers, own = dict(traced.named_modules()), set()
+    layers, own, fast = dict(traced.named_modules()), set(), channels_last_pays(traced)
     for node in traced.graph.nodes:
         layer, first = layers[node.target] if node.op == "call_module" else None, node.args[0] if node.args else None
         function = node.target if node.op == "call_function" else None
@@ -152,7 +208,7 @@ def _overwrite(traced: GraphModule) -> set[Node]:
             if over is not None: node.target, node.args = _sum_over, (over, next((a for a in node.args if a is not over), over))
             fresh = True
         if fresh and len(node.users) == 1: own.add(node)
-        if type(layer) in (*_CONVOLUTIONS, nn.Linear) and not layer._forward_hooks and not layer._forward_pre_hooks: node.op, node.target = "call_function", _forward(layer)
+        if type(layer) in (*_CONVOLUTIONS, nn.Linear) and not layer._forward_hooks and not layer._forward_pre_hooks: node.op, node.target = "call_function", _forward(layer, fast, getattr(first, "op", None) == "placeholder")
     traced.recompile()
     return own
 
@@ -179,6 +235,9 @@ class _Folded:
         self.layers = [tuple(map(module.get_submodule, pair)) for pair in pairs]
         self.module = copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
         self.targets = [self.module.get_submodule(conv) for conv, _ in pairs]
+        for (conv, norm), target in zip(self.layers, self.targets):
+            target.weight = nn.Parameter(torch.empty_like(conv.weight), requires_grad=False)
+            target.bias = nn.Parameter(torch.empty_like(norm.running_mean), requires_grad=False)
         for _, norm in pairs: self.module.set_submodule(norm, nn.Identity())
         traced = _traced(self.module.eval())
         if traced is not None:
@@ -188,7 +247,11 @@ class _Folded:
     def refresh(self) -> nn.Module:
         "Fold the weights as they are now."
         for target, (conv, norm) in zip(self.targets, self.layers):
-            target.weight, target.bias = fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+            scale = (norm.running_var + norm.eps).rsqrt_()
+            if norm.weight is not None: scale *= norm.weight
+            torch.mul(conv.weight, scale.view(-1, *[1] * (conv.weight.ndim - 1)), out=target.weight)
+            off = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+            torch.mul(off, -scale, out=target.bias) if norm.bias is None else torch.addcmul(norm.bias, off, scale, value=-1, out=target.bias)
         return self.module
 
 # %% ../nbs/02c_interpolation.ipynb #c64d90b2
@@ -197,15 +260,17 @@ _ROW = 1024  # columns of a matrix of activations that are worked on at once
 def _rows(x: Tensor) -> Tensor:
     "On a CPU a batch of images with the channels last as a matrix, whose columns are the channels of neighbouring pixels; all else as it is. Shares memory."
     if x.ndim != 4 or x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last): return x
-    _, channels, height, width = x.shape
-    some = next(k for k in range(max(1, min(height * width, _ROW // channels)), 0, -1) if height * width % k == 0)
-    return x.permute(0, 2, 3, 1).reshape(-1, some * channels)
+    return x.permute(0, 2, 3, 1).reshape(-1, _pixels_together(x.shape[2] * x.shape[3], x.shape[1]) * x.shape[1])
+
+@lru_cache(maxsize=256)
+def _pixels_together(pixels: int, channels: int) -> int:
+    return next(k for k in range(max(1, min(pixels, _ROW // channels)), 0, -1) if pixels % k == 0)
 
 class _Statistics:
     "A BatchNorm layer in a pass by pieces: `note` every piece of its input, `settle`, then `normalise` every piece."
 
     def __init__(self, norm: _BatchNorm):
-        self.norm, self.over, self.seen = norm, False, []  # over: whether it may write over its input
+        self.norm, self.over, self.seen, self.shares = norm, False, [], {}  # over: whether it may write over its input
 
     def note(self, x: Tensor) -> Tensor:
         mean, var = torch.batch_norm_update_stats(_rows(x), None, None, 0.0)
@@ -215,13 +280,15 @@ class _Statistics:
     def settle(self, unbiased: bool) -> None:
         "From all pieces, the `mean` and the unbiased `var` of each channel; normalise by that variance, or by the biased one."
         norm, channels = self.norm, self.norm.num_features
-        sizes = [size for mean, _, size in self.seen for _ in range(len(mean) // channels)]
+        sizes = tuple(size for mean, _, size in self.seen for _ in range(len(mean) // channels))
         n = sum(sizes)
         if n < 2: raise DataError(f"The variance of a channel takes two values; a {type(norm).__name__} layer was given one. Use a task with more examples.")
-        means, variances = (torch.cat([part[i] for part in self.seen]).view(-1, channels).double() for i in (0, 1))
-        self.seen, share = [], means.new_tensor(sizes) / n
-        self.mean, biased = share @ means, share @ torch.addcmul(variances, means, means)
-        biased = (biased - self.mean**2).clamp_(min=0)
+        means, variances = torch.cat([part[i] for i in (0, 1) for part in self.seen]).view(2, -1, channels).double()
+        if sizes not in self.shares: self.shares = {sizes: means.new_tensor(sizes) / n}
+        share, self.seen = self.shares[sizes], []
+        self.mean = share @ means
+        means -= self.mean
+        biased = share @ variances.addcmul_(means, means)
         self.var = biased * (n / (n - 1))
         scale = ((self.var if unbiased else biased) + norm.eps).rsqrt_()
         if norm.weight is not None: scale *= norm.weight
@@ -235,7 +302,7 @@ class _Statistics:
         scale, shift = self.wide[k]
         if self.over: torch.addcmul(shift, rows, scale, out=rows); return x
         y = torch.addcmul(shift, rows, scale)
-        return y if rows is x else y.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+        return y if rows is x else _images(y, (len(x), *x.shape[2:]))
 
 # %% ../nbs/02c_interpolation.ipynb #42ece4e7
 class _Layerwise:
@@ -274,7 +341,7 @@ class _Layerwise:
         values, open_ = {}, len(self.statistics)
         for statistics in self.statistics: statistics.seen = []  # of a pass that ended early
         for node, run, statistics, dying in self.steps:
-            if node.op == "placeholder": values[node] = list(x.split(batch))
+            if node.op == "placeholder": values[node] = list(_pieces(x, batch))
             elif node.op == "call_function": values[node] = [node.target(v, *node.args[1:]) for v in values[node.args[0]]]
             elif node.op == "output": return values[node.args[0]]
             else:
@@ -291,14 +358,18 @@ class _Layerwise:
 
 # %% ../nbs/02c_interpolation.ipynb #0464db62
 _STACK_FLOATS = 2**19  # activations of one layer that are evaluated at once: they should stay in the processor's cache
-_BATCH = 512  # examples of a network that is no chain that are evaluated at once, on a CPU, at the most
+_BATCH = 2048  # examples of a network that is no chain that are evaluated at once, on a CPU, at the most
 
 def _cpu_batch(floats: int) -> int:
     """Examples at once, on a CPU, of a network that is no chain, by the floats of its largest activation for one.
 
-    Measured on ResNets, VGG, DenseNet and wide ResNets with 1,024 to 172,032 floats: the fastest has about 2**19 in all, for the
+    Measured on ResNets, VGG, DenseNet and wide ResNets with 512 to 172,032 floats: the fastest has about 2**20 in all, for the
     cache, but 32 examples, so that weights are used often; never more than 2**22, for larger blocks may come fresh from the system."""
-    return min(_BATCH, max(1, min(2**22 // floats, max(32, 2**19 // floats))))
+    return min(_BATCH, max(1, min(2**22 // floats, max(32, 2**20 // floats))))
+
+def _pieces(x: Tensor, batch: int) -> tuple[Tensor, ...]:
+    "Of about equal length, up to `batch` examples each."
+    return x.chunk(-(-len(x) // batch))
 
 @lru_cache(maxsize=1)
 def _keep_memory() -> None:
@@ -306,11 +377,6 @@ def _keep_memory() -> None:
 
     glibc keeps blocks as large as the largest that was freed so far, up to 32 MB; other libraries lose nothing."""
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
-
-def _channels_last(x: Tensor) -> Tensor:
-    "Images with the channels last in memory. Those with one channel have two such layouts; only with a stride of 1 for it do convolutions keep to this one."
-    x = x.contiguous(memory_format=torch.channels_last)
-    return x.as_strided(x.shape, (x.stride(0), 1, *x.stride()[2:])) if x.shape[1] == 1 else x
 
 def _free_memory(device: torch.device) -> int:
     "Bytes."
@@ -375,7 +441,7 @@ class Evaluator:
 
     def _take(self, x: Tensor, y: Tensor, train: Tensor | None) -> None:
         "Evaluate on x and y, with statistics of `train`, which may be a part of x."
-        images = lambda v: _channels_last(v) if v.ndim == 4 and v.is_floating_point() else v
+        images = lambda v: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 and v.is_floating_point() and channels_last_pays(self.module) else v
         self.x, self.y = images(x), y
         self.train = self.x[self.train_rows] if train is None else images(train)
         on_cpu = x.device.type == "cpu"
@@ -442,6 +508,7 @@ class Evaluator:
     def _score(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         "Nats and hits, (…, examples)."
         logits = logits.float()
+        if logits.ndim == 2 and logits.shape[1] <= 32: return F.cross_entropy(logits.T.contiguous()[None], y[None], reduction="none")[0], logits.argmax(-1) == y  # vectorised over examples
         return F.cross_entropy(logits.flatten(0, -2), y.repeat(logits.shape[:-2].numel()), reduction="none").view(logits.shape[:-1]), logits.argmax(-1) == y
 
     def _stacked(self, states) -> tuple[Tensor, Tensor]:
@@ -457,12 +524,12 @@ class Evaluator:
         return tuple(torch.cat(z, 1) for z in zip(*scored))
 
     def _single(self, state, fresh: bool) -> tuple[Tensor, Tensor]:
-        for k, v in self.tensors.items(): v.copy_(state[k])
+        torch._foreach_copy_(list(self.tensors.values()), [state[k] for k in self.tensors])
         if not fresh or not self.norms: return tuple(z[None] for z in self._plain(slice(None)))
         logits = self._calibrate()
         if logits is None or self.train_rows is None: return tuple(z[None] for z in self._plain(slice(None)))
         parts = self._plain(slice(0, self.train_rows.start)), self._score(logits, self.y[self.train_rows]), self._plain(slice(self.train_rows.stop, None))
-        return tuple(torch.cat(z)[None] for z in zip(*parts))
+        return tuple(torch.cat(z)[None] for z in zip(*filter(None, parts)))
 
     def _calibrate(self) -> Tensor | None:
         "Compute BatchNorm statistics as `recalibrate` does; logits of the training data where the same pass is their evaluation."
@@ -477,9 +544,9 @@ class Evaluator:
             for own, batchwise in zip((layer.norm.running_mean, layer.norm.running_var), zip(*moments)): own.copy_(torch.stack(batchwise).mean(0))
         return None if found is None else torch.cat(found)
 
-    def _plain(self, rows: slice) -> tuple[Tensor, Tensor]:
-        "With the statistics that the network has."
+    def _plain(self, rows: slice) -> tuple[Tensor, ...]:
+        "With the statistics that the network has; `()` for no rows."
         x, y = self.x[rows], self.y[rows]
+        if not len(y): return ()
         module = self.folded.refresh() if self.folded else self.module
-        scored = [self._score(module(xs), ys) for xs, ys in zip(x.split(self.batch), y.split(self.batch)) if len(ys)]
-        return tuple(torch.cat(z) for z in zip(*scored)) if scored else (y.new_zeros(0, dtype=torch.float32), y.new_zeros(0, dtype=torch.bool))
+        return tuple(torch.cat(z) for z in zip(*(self._score(module(xs), ys) for xs, ys in zip(_pieces(x, self.batch), _pieces(y, self.batch)))))

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from starscape.barriers import Lines, _chosen, _Scan, adaptive_barriers, alignment, barriers, differences, pairs_of, summarise, sweep
-from starscape.data import DataError, SettingsError, UnknownName, load_task
+from starscape.data import DataError, SettingsError, Task, UnknownName, load_task
 from starscape.interpolation import Evaluator, foldable, interpolate, recalibrate, symmetry_for
 from starscape.matching import match_weights
 from starscape.networks import Network
@@ -215,6 +215,78 @@ def test_nothing_that_is_read_again_is_written_over(mode):
     assert evaluator.x.equal(x)
     for k, v in model.state_dict().items():
         assert "running" in k or v.equal(state[k])
+
+
+class Convolutions(nn.Module):
+    "Convolutions of gray images, of pixels far apart, and of images smaller than their kernels."
+
+    def __init__(self, kernel, stride, padding, bias):
+        super().__init__()
+        conv = lambda n_in, n_out, *how: nn.Sequential(nn.Conv2d(n_in, n_out, *how, bias=bias), nn.BatchNorm2d(n_out), nn.ReLU())
+        self.body = nn.Sequential(conv(1, 6, 3, (1, 2), 1), conv(6, 4, 1, (3, 2)), conv(4, 5, kernel, stride, padding))
+        self.head = nn.Linear(5, 10)
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("height", "width", "kernel", "stride", "padding"),
+    [(6, 8, 3, 1, 1), (6, 8, 3, 2, 1), (3, 4, 3, 1, 1), (2, 2, 3, (1, 3), 1), (3, 8, (3, 5), (1, 2), (1, 2)), (8, 8, 5, 1, 2), (8, 8, 3, 1, 1), (2, 2, 5, 2, 2), (7, 5, 3, 1, 2)],
+)
+def test_every_kind_of_convolution_is_what_it_is(height, width, kernel, stride, padding, bias):
+    torch.manual_seed(0)
+    cut = lambda x: x[:, :, :height, :width].contiguous()
+    task = Task("cut", cut(DIGITS.train_x), DIGITS.train_y, cut(DIGITS.test_x), DIGITS.test_y, num_classes=10)
+    model = Convolutions(kernel, stride, padding, bias).eval()
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    plain = recalibrate(copy.deepcopy(model), task)
+    wanted = [[F.cross_entropy(m(x), y).item() for x, y in map(task.split, ("train", "test"))] for m in (plain, model)]
+    evaluator = Evaluator(copy.deepcopy(model), task)
+    for batch in (512, 70):
+        evaluator.batch = batch
+        loss, _ = evaluator.measure(lambda t: state, torch.zeros(2), [True, False])
+        np.testing.assert_allclose(loss.T, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+@pytest.mark.parametrize("stride", [1, (1, 2), (3, 1)])
+@pytest.mark.parametrize("sliced", [False, True])
+def test_single_channels_are_convolved_right(size, stride, sliced):
+    "PyTorch 2.13 errs with a channel stride of 1, uneven steps, and small images."
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(1, 4, 3, stride, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1, 2), nn.BatchNorm2d(1), nn.Conv2d(1, 4, 3, stride, 1), nn.ReLU())
+            self.head = nn.Linear(4, 10)
+
+        def forward(self, x):
+            return self.head(self.body(x[:, :, :size, :size] if sliced else x).mean((2, 3)))
+
+    torch.manual_seed(0)
+    cut = lambda x: x if sliced else x[:, :, 3 : 3 + size, 3 : 3 + size].contiguous()
+    task = Task("cut", cut(DIGITS.train_x), DIGITS.train_y, cut(DIGITS.test_x), DIGITS.test_y, num_classes=10)
+    model = Net().eval()
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    plain = recalibrate(copy.deepcopy(model), task).double()
+    wanted = [F.cross_entropy(plain(x.double()), y).item() for x, y in map(task.split, ("train", "test"))]
+    for mode in ("cumulative", "one-pass"):
+        loss, _ = Evaluator(copy.deepcopy(model), task, batchnorm=mode).measure(lambda t: state, torch.zeros(1), [True])
+        np.testing.assert_allclose(loss[:, 0], wanted, rtol=1e-5 if mode == "cumulative" else 5e-3)
+
+
+def test_patches_are_those_of_the_data_at_hand():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 10)).eval()
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    evaluator = Evaluator(copy.deepcopy(model), DIGITS)
+    for seed in range(20):  # the memory of what is no longer used is used again
+        rows = torch.randperm(420, generator=torch.Generator().manual_seed(seed))[:50]
+        nats, _ = evaluator.few(rows, torch.arange(20)).each(lambda t: state, torch.zeros(1), [False])
+        wanted = F.cross_entropy(model(evaluator.x[rows]), evaluator.y[rows], reduction="none")
+        np.testing.assert_allclose(nats[0], wanted.detach(), rtol=1e-4, atol=1e-6)
 
 
 class Hungry(nn.Module):
