@@ -11,7 +11,7 @@ __all__ = ['PAIR_TYPES', 'MATCHINGS', 'SELECTIONS', 'COLUMNS', 'BARRIER_COLUMNS'
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
 
@@ -67,10 +67,11 @@ def _pairs(zoo: Zoo, pairs) -> list[tuple[str, str]]:
     if isinstance(pairs, str): return pairs_of(zoo, pairs)
     found: list[tuple[str, str]] = []
     if not isinstance(pairs, Iterable): raise SettingsError(f"pairs is a pair type, or a list of types and pairs of names; found {pairs!r}.")
+    names = zoo.names
     for pair in pairs:
         if isinstance(pair, str): found += pairs_of(zoo, pair); continue
         if not isinstance(pair, Sequence) or len(pair) != 2: raise SettingsError(f"A pair is two model names, found {pair!r}.")
-        found.append(tuple(lookup(f"model in {zoo.path}", n, zoo.names) for n in pair))
+        found.append(tuple(lookup(f"model in {zoo.path}", n, names) for n in pair))
     return list(dict.fromkeys(found))
 
 # %% ../nbs/04_barriers.ipynb #76c9452f
@@ -272,11 +273,12 @@ class Lines:
 
     def _state(self, name: str) -> dict[str, Tensor]:
         "A model as its file has it; the last few are kept, as the first of a pair is often that of the next."
-        if name not in self._read:
+        state = self._read.pop(name, None)
+        if state is None:
             state = self.zoo.state(name)
             check_state(state, self.module, where=f"Model {name!r}")
-            self._read = dict([*self._read.items()][-1:]) | {name: state}
-        return self._read[name]
+        self._read = dict([*self._read.items()][-1:]) | {name: state}  # the latest last
+        return state
 
     def _permutations(self, first: str, second: str) -> dict[int, Permutation]:
         if self.matching.method is None: return {}
@@ -297,7 +299,7 @@ class Lines:
 
     def row(self, first: str, second: str) -> dict:
         "The columns that say which line it is."
-        return dict(first=first, second=second, pair=pair_type(*(self.zoo.metadata(n)["role"] for n in (first, second))), aligned=self.matching.method is not None,
+        return dict(first=first, second=second, pair=pair_type(self.zoo.role(first), self.zoo.role(second)), aligned=self.matching.method is not None,
                     matching=str(self.matching), batchnorm=self.batchnorm)
 
     def own(self, name: str) -> tuple[Tensor, Tensor]:
@@ -444,19 +446,29 @@ class _Scan:
 
     def margins(self, s: int, r: int) -> tuple[np.ndarray, np.ndarray]:
         "How much more the loss of split s is at every position than at r, and the standard error of that."
-        d, n, k = self.nats[s] - self.nats[s][r], self.sizes[s], self.tops[s]
-        total, rest, m = d[:, :k].sum(1), d[:, k:], d.shape[1] - k
-        if m == 0: return total / n, np.zeros(len(d))
-        mean = rest.mean(1)
-        variance = np.square(rest - mean[:, None]).sum(1) / (m - 1)
-        return (total + (n - k) * mean) / n, (n - k) / n * np.sqrt(variance * (1 / m - 1 / (n - k)))
+        loss, variance = self._moments[s]
+        return loss - loss[r], np.sqrt(np.maximum(np.diag(variance) + variance[r, r] - 2 * variance[r], 0))
+
+    @cached_property
+    def _moments(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        "For each split an estimate of the loss at all positions, and the covariance of its errors, (positions, positions)."
+        found = []
+        for nats, k, n in zip(self.nats, self.tops, self.sizes):
+            top, rest, m = nats[:, :k].sum(1), nats[:, k:], nats.shape[1] - k
+            if m == 0: found.append((top / n, np.zeros((len(nats), len(nats))))); continue
+            mean = rest.mean(1)
+            apart = rest - mean[:, None]
+            found.append(((top + (n - k) * mean) / n, ((n - k) / n) ** 2 * (1 / m - 1 / (n - k)) / (m - 1) * (apart @ apart.T)))
+        return found
 
 def _chosen(nats: Tensor, m: int, generator: torch.Generator) -> tuple[Tensor, int]:
     "Rows of m examples, given all losses at a few positions, (positions, examples): those with the highest losses first, then some of the rest; and how many are of the first kind."
     n = nats.shape[1]
     if n <= m: return torch.arange(n), n
-    order, k = nats.max(0).values.argsort(descending=True, stable=True), max(0, min(m // 2, m - 2))  # a spread needs two
-    return torch.cat([order[:k], order[k:][torch.randperm(n - k, generator=generator)[: m - k]]]), k
+    k = max(0, min(m // 2, m - 2))  # a spread needs two
+    top, others = nats.max(0).values.topk(k).indices, torch.ones(n, dtype=torch.bool)
+    others[top] = False
+    return torch.cat([top, others.nonzero()[:, 0][torch.randperm(n - k, generator=generator)[: m - k]]]), k
 
 def _search(scan: _Scan, ts, ends, evaluate, references: Mapping[int, tuple], z: float, bias: float, tolerance: float, floor: float) -> tuple[dict, np.ndarray]:
     """Evaluate until the highest rise of every split is found: (loss, accuracy) by position, and what may be missed, (splits,).
@@ -538,9 +550,10 @@ def adaptive_barriers(
             found = dict(at=torch.tensor(at), loss=loss, accuracy=accuracy, missed=torch.as_tensor(missed))
             if cached and lines.evaluator.exact: zoo.cache_put("adaptive", key, found)
         t = ts.numpy()[np.asarray(found["at"])]
+        line = lines.row(first, second)
         for s, split in enumerate(lines.splits):
             more = dict(missed=float(found["missed"][s]), evaluations=len(t))
-            rows.append(lines.row(first, second) | dict(split=split) | _heights(t, np.asarray(found["loss"])[s], np.asarray(found["accuracy"])[s]) | more)
+            rows.append(line | dict(split=split) | _heights(t, np.asarray(found["loss"])[s], np.asarray(found["accuracy"])[s]) | more)
     return pd.DataFrame(rows, columns=[*BARRIER_COLUMNS, "missed", "evaluations"])
 
 def _adaptive(lines: Lines, first: str, second: str, ts: Tensor, m: int, seed: int, margins, tolerance, floor) -> tuple[dict, np.ndarray]:

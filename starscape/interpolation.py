@@ -452,7 +452,7 @@ class Evaluator:
     def few(self, rows: Tensor, train_rows: Tensor) -> "Evaluator":
         "For `each` on some of the examples, with BatchNorm statistics of some training data. The two share the network: one works at a time."
         other = copy.copy(self)
-        other._take(self.x[rows], self.y[rows], self.train[train_rows])
+        other._take(self.x[rows], self.y[rows], self.train[train_rows] if self.norms else self.train)
         other.train_rows = None
         return other
 

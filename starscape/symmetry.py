@@ -52,7 +52,7 @@ def outer_factor(factor: Factor, before: Sequence[Factor]) -> int:
 
 def segment_index(segment: Segment, permutation: Permutation) -> Tensor:
     "Where each position of a segment comes from: `new[i] = old[index[i]]`."
-    index = torch.zeros((), dtype=torch.long)
+    index = None
     for n, factor in enumerate(segment):
         if len(factor.groups) > 1:
             outer = outer_factor(factor, segment[:n])
@@ -60,8 +60,8 @@ def segment_index(segment: Segment, permutation: Permutation) -> Tensor:
             own = torch.stack([permutation[g] for g in factor.groups])
             own = own.reshape([f.size if i == outer else 1 for i, f in enumerate(segment[:n])] + [factor.size])
         else: own = permutation[factor.groups[0]] if factor.groups else torch.arange(factor.size)
-        index = index.unsqueeze(-1) * factor.size + own
-    return index.reshape(-1)
+        index = own if index is None else index.unsqueeze(-1) * factor.size + own
+    return torch.zeros(1, dtype=torch.long) if index is None else index.reshape(-1)
 
 # %% ../nbs/02_symmetry.ipynb #2f0cdab8
 @dataclass(frozen=True, repr=False)
@@ -228,11 +228,9 @@ def axes_shape(axes) -> tuple[int, ...]:
 
 def axis_index(axis: Axis, permutation: Permutation) -> Tensor:
     "Where each position of an axis comes from."
-    out, offset = [], 0
-    for segment in axis:
-        out.append(segment_index(segment, permutation) + offset)
-        offset += segment_length(segment)
-    index = torch.cat(out) if out else torch.zeros(0, dtype=torch.long)
+    lengths = [segment_length(segment) for segment in axis]
+    out = [segment_index(segment, permutation) + start if start else segment_index(segment, permutation) for segment, start in zip(axis, itertools.accumulate(lengths, initial=0))]
+    index = torch.cat(out) if len(out) > 1 else out[0] if out else torch.zeros(0, dtype=torch.long)
     if not isinstance(axis, Ordered): return index
     order = torch.tensor(axis.order)
     return order.argsort()[index[order]]

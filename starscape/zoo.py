@@ -10,7 +10,6 @@ __all__ = ['ROLES', 'write_atomically', 'digest_of', 'check_state', 'mapped_tens
 import contextlib
 import copy
 import hashlib
-import io
 import json
 import os
 import platform
@@ -27,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.numpy import load as load_arrays, save as save_arrays
 from safetensors.torch import load as load_bytes, save as save_bytes
 from torch import Tensor, nn
 
@@ -196,7 +196,6 @@ class Cache:
     def _open(self):
         db = sqlite3.connect(self.path, timeout=60)
         try:
-            db.execute("PRAGMA journal_mode=WAL")
             db.execute("CREATE TABLE IF NOT EXISTS result (kind TEXT, key TEXT, value BLOB, created REAL, PRIMARY KEY (kind, key))")
             with db: yield db
         finally: db.close()
@@ -214,13 +213,13 @@ class Cache:
             if isinstance(e, UnicodeDecodeError) or any(words in str(e) for words in ("not a database", "malformed", "unsupported file format")):  # set aside, start anew: a cache can always be computed again
                 with contextlib.suppress(OSError, sqlite3.Error):
                     os.replace(self.path, self.path.with_suffix(".damaged"))
-                    for end in ("-wal", "-shm"): Path(f"{self.path}{end}").unlink(missing_ok=True)
+                    for end in ("-journal", "-wal", "-shm"): Path(f"{self.path}{end}").unlink(missing_ok=True)
                     with self._open() as db: return action(db)
             # a read-only folder or a full disk: read what there is, work on without what cannot be kept
             return self._without_writing(action) if reads else None
 
     def _without_writing(self, action):
-        for mode in ("mode=ro", "immutable=1"):  # the second where SQLite may not even make its index of the log
+        for mode in ("mode=ro", "immutable=1"):  # the second where SQLite would have to finish what a process that died has begun
             try:
                 with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True)) as db: return action(db)
             except (sqlite3.Error, UnicodeDecodeError): pass
@@ -242,21 +241,16 @@ class Cache:
         self._guarded(lambda db: db.execute("INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?)", (kind, self.hash(key), blob, time.time())))
 
 def _pack(value: Mapping) -> bytes:
-    arrays = {k: np.asarray(v.cpu() if isinstance(v, Tensor) else v) for k, v in value.items() if isinstance(v, (np.ndarray, Tensor))}
+    arrays = {k: np.asarray(v.cpu() if isinstance(v, Tensor) else v, order="C") for k, v in value.items() if isinstance(v, (np.ndarray, Tensor))}
     text = json.dumps({k: v for k, v in value.items() if k not in arrays}).encode()
-    buffer = io.BytesIO()
-    try: np.savez(buffer, **{f"_{k}": v for k, v in arrays.items()})
-    except ValueError as e:  # after a Ctrl-C in the middle of an entry its zip file cannot be closed, and says that instead
-        raise e.__context__ if isinstance(e.__context__, KeyboardInterrupt) else e from None
-    blob = struct.pack("<Q", len(text)) + text + buffer.getvalue()
+    blob = struct.pack("<Q", len(text)) + text + save_arrays(arrays)
     return _hash(blob) + blob
 
 def _unpack(blob: bytes) -> dict | None:
     try:
         if blob[:16] != _hash(blob[16:]): return None  # damaged, as good as absent: a database does not notice a changed bit
         n = struct.unpack("<Q", blob[16:24])[0]
-        with np.load(io.BytesIO(blob[24 + n:]), allow_pickle=False) as arrays:
-            return json.loads(blob[24 : 24 + n]) | {k[1:]: arrays[k] for k in arrays.files}
+        return json.loads(blob[24 : 24 + n]) | load_arrays(blob[24 + n :])
     except Exception: return None
 
 def _hash(data: bytes) -> bytes: return hashlib.blake2b(data, digest_size=16).digest()
@@ -289,7 +283,7 @@ class Zoo:
         "Names of all models, sorted."
         return sorted(p.name.removesuffix(".safetensors") for p in self.path.glob("*.safetensors") if not p.name.startswith(".") and p.is_file())
 
-    def _of_role(self, role: str) -> list[str]: return [n for n in self.names if self.metadata(n)["role"] == role]
+    def _of_role(self, role: str) -> list[str]: return [n for n in self.names if self.role(n) == role]
 
     @property
     def sources(self) -> list[str]:
@@ -322,13 +316,20 @@ class Zoo:
 
     def metadata(self, name: str) -> dict:
         "What a model's file says of it: role, network, task, recipe, seed, metrics, versions."
+        return copy.deepcopy(self._header(name))
+
+    def _header(self, name: str) -> dict:
         stamp = self._stamp(name)
         if self._headers.get(name, (None,))[0] != stamp: self._headers[name] = stamp, read_header(self._file(name))
-        return json.loads(json.dumps(self._headers[name][1]))
+        return self._headers[name][1]
+
+    def role(self, name: str) -> str:
+        "A model's role: \"source\", \"heldout\", \"star\" or \"other\"."
+        return self._header(name)["role"]
 
     def network_of(self, name: str) -> Network:
         "Name and settings of a model's network."
-        return Network.from_json(self.metadata(name)["network"])
+        return Network.from_json(self._header(name)["network"])
 
     def state(self, name: str) -> dict[str, Tensor]:
         "A model's parameters and buffers, on the CPU. Read for the first time, they are checked against the hash in their file."
