@@ -157,7 +157,8 @@ class PermutationSymmetry:
         """Check on the network itself that a random permutation changes nothing; the largest relative error.
 
         In float64, in eval and in train mode, with every parameter and buffer randomised, so that nothing passes because it
-        is zero. Raises `SymmetryError` if the function changes by more than `tolerance`.
+        is zero. Raises `SymmetryError` if the function changes by more than `tolerance`, and by more than the network makes
+        of rounding.
         """
         return _verify(self, model, example_inputs, seed, tolerance, output or what_counts)
 
@@ -448,6 +449,16 @@ def _relative_error(a: Tensor, b: Tensor) -> float:
     error = (a - b).abs().max().item() if a.numel() else 0.0
     return error / scale if scale > 0 else error
 
+_AMPLIFIED = 1e-6  # a relative error above it is no rounding, however much a network amplifies that
+
+def _largest_error(outputs, others, state, other_state) -> float:
+    return max(_relative_error(a, b) for a, b in [*zip(outputs, others), *((v, other_state[k]) for k, v in state.items())])
+
+def _last_digits(state: Mapping[str, Tensor], g: torch.Generator) -> dict[str, Tensor]:
+    "The state with its values changed by about their rounding."
+    step = torch.finfo(torch.float64).eps
+    return {k: t * (1 + step * (2 * torch.rand(t.shape, generator=g, dtype=torch.float64) - 1)) if t.is_floating_point() or t.is_complex() else t for k, t in state.items()}
+
 def _verify(symmetry, model, example_inputs, seed, tolerance, output) -> float:
     args, kwargs = pytree.tree_map(_to_double, as_call(example_inputs))
     model = _copied(model).cpu().double()
@@ -465,9 +476,11 @@ def _verify(symmetry, model, example_inputs, seed, tolerance, output) -> float:
             except Exception: break  # there is no train mode to preserve on these inputs
         moved_outputs, moved_after = _run(model, moved, args, kwargs, training, seed, output)
         if not all(x.isfinite().all() for x in outputs): raise SymmetryError("The randomised network has non-finite outputs.")
-        pairs = [*zip(outputs, moved_outputs), *((v, moved_after[k]) for k, v in symmetry.apply(p, after).items())]
-        error = max(_relative_error(a, b) for a, b in pairs)
+        error = _largest_error(outputs, moved_outputs, symmetry.apply(p, after), moved_after)
         worst = max(worst, error)
+        if tolerance < error <= _AMPLIFIED:  # two examples have little variance in some channel, by which a layer divides
+            touched, touched_after = _run(model, _last_digits(state, g), args, kwargs, training, seed, output)
+            if error <= 100 * _largest_error(outputs, touched, after, touched_after): continue
         if not error <= tolerance:
             raise SymmetryError(f"The permuted {type(model).__name__} computes another function in "
                                 f"{'train' if training else 'eval'} mode: relative error {error:.1e}, tolerated {tolerance:.0e}.")

@@ -777,9 +777,22 @@ def test_balance_is_the_least_norm_and_bears_dead_units():
 
 @pytest.mark.parametrize("name, size", [("resnext50_32x4d", 32), ("shufflenet_v2_x0_5", 32), ("efficientnet_b0", 32), ("swin_t", 32)])
 def test_torchvision(name, size):
+    torch.manual_seed(0)
     model, images = getattr(require_torchvision().models, name)(num_classes=10), torch.randn(2, 3, size, size)
     symmetry = PermutationSymmetry.of(model, images)
     assert symmetry.verify(model, images) < 1e-10 and symmetry.coverage() > 0.999
+
+
+def test_amplified_rounding_is_no_other_function():
+    "Two examples that are nearly the same have little variance, and a layer that divides by it makes much of rounding."
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6, eps=1e-30), nn.ReLU(), nn.Linear(6, 3))
+    x = torch.randn(1, 4) * torch.tensor([[1.0], [1 + 1e-6]])
+    symmetry = PermutationSymmetry.of(model, x)
+    assert symmetry.groups == {"0": 6} and 1e-11 < symmetry.verify(model, x, tolerance=1e-11) < 1e-6
+    wrong = PermutationSymmetry.from_spec({"0.weight": ["0", None], "0.bias": ["0"]}, model.state_dict())
+    with pytest.raises(SymmetryError, match="another function"):
+        wrong.verify(model, x)
 
 
 # --- errors and reports
