@@ -41,8 +41,9 @@ def noise_images(n_train=96, n_test=32):
 
 CASES = {  # task, network, epochs, pairs, positions, repeats; an adaptive search takes more images than ResNet-18 can be given here
     "mlp": (lambda: load_task("digits"), Network("mlp", width=64, depth=3), 20, 5, 21, 5),
+    "mlp_mnist5k": (lambda: load_task("mnist5k"), Network("mlp", width=64, depth=3), 5, 5, 21, 5),
     "resnet8": (lambda: load_task("digits"), Network("resnet", width=16), 3, 5, 21, 3),
-    "resnet18": (noise_images, Network("resnet18"), 1, 1, 7, 2),
+    "resnet18": (noise_images, Network("resnet18"), 1, 5, 21, 1),
 }
 
 

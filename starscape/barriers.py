@@ -11,7 +11,7 @@ __all__ = ['PAIR_TYPES', 'MATCHINGS', 'SELECTIONS', 'COLUMNS', 'BARRIER_COLUMNS'
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import combinations
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from .data import DataError, SettingsError, Task, best_device, lookup, progress
 from .distributed import fan_out, worker_device
 from .interpolation import BATCHNORM_MODES, CALIBRATION_BATCH, Evaluator, check_inputs, has_batchnorm, interpolate, symmetry_for
 from .matching import Matcher, match_activations, match_weights
-from .networks import network_builders, register_network, stack
+from .networks import Network, network_builders, register_network, stack
 from .star_training import _common_network
 from .symmetry import Permutation
 from .zoo import Zoo, check_state, digest_of
@@ -240,6 +240,10 @@ def sweep_pairs(
             yield lines.sweep(first, second, ts, tick)
 
 # %% ../nbs/04_barriers.ipynb #5bb00a52
+@lru_cache(maxsize=64)
+def _normalises(network: Network, builder: Callable | None) -> bool:
+    return has_batchnorm(network.build())
+
 class Lines:
     "Lines between models of one network: what the pairs of a sweep share. Nothing is moved or evaluated before it is needed."
 
@@ -251,10 +255,15 @@ class Lines:
         self.zoo, self.task, self.matching, self.splits, self.memory_fraction, self.device, self.cached = zoo, task, matching, tuple(splits), memory_fraction, best_device(device), cached
         names = [n for pair in pairs for n in pair] + ([matching.to] if matching.to else [])
         self.network = _common_network(zoo, list(dict.fromkeys(names)))
-        self.module = self.network.build().eval()
-        check_inputs(self.module, task.train_x[:2].cpu(), task.num_classes)
-        self.batchnorm = batchnorm if has_batchnorm(self.module) else "none"
+        self.batchnorm = batchnorm if _normalises(self.network, network_builders.get(self.network.name)) else "none"
         self._evaluator, self._own, self._read = None, {}, {}
+
+    @cached_property
+    def module(self) -> torch.nn.Module:
+        "The network, in eval mode; `DataError` unless the task fits it. Its weights change with every evaluation."
+        module = self.network.build().eval()
+        check_inputs(module, self.task.train_x[:2].cpu(), self.task.num_classes)
+        return module
 
     @property
     def evaluator(self) -> Evaluator:

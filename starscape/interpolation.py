@@ -142,7 +142,7 @@ def _every_few_pixels(layer: nn.Conv2d, x: Tensor) -> Tensor:
     pixels = x.permute(0, 2, 3, 1)[:, :: layer.stride[0], :: layer.stride[1]]
     return _images(F.linear(pixels.reshape(-1, layer.in_channels), layer.weight.flatten(1), layer.bias), pixels.shape[:3])
 
-_PATCHES = 2**26  # floats that are kept of one layer's patches
+_PATCHES = 2**26  # floats that are kept of one layer's patches, at the most; and no more than an eighth of the free memory
 
 def _of_gray_data(layer: nn.Conv2d, kept: dict, x: Tensor) -> Tensor:
     "A convolution of images with one channel: on a CPU a product with their patches, which are the same at every point and kept, if they are not too many."
@@ -150,8 +150,9 @@ def _of_gray_data(layer: nn.Conv2d, kept: dict, x: Tensor) -> Tensor:
     key = x.data_ptr(), x.shape
     if key in kept: patches = kept[key][1]
     else:
-        patches = F.unfold(x, layer.kernel_size, padding=layer.padding, stride=layer.stride).mT.flatten(0, 1)  # (images × pixels, kernel entries)
-        if sum(p.numel() for _, p in kept.values()) + patches.numel() <= _PATCHES: kept[key] = x, patches  # as long as x is kept, no other data can lie there
+        (height, width), (down, right), (top, left) = layer.kernel_size, layer.stride, layer.padding
+        patches = F.pad(x[:, 0], (left, left, top, top)).unfold(1, height, down).unfold(2, width, right).reshape(-1, height * width)  # (images × pixels, kernel entries)
+        if sum(p.numel() for _, p in kept.values()) + patches.numel() <= min(_PATCHES, _free_memory(x.device) // 32): kept[key] = x, patches  # as long as x is kept, no other data can lie there
     size = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[2:], layer.padding, layer.kernel_size, layer.stride))
     return _images(F.linear(patches, layer.weight.flatten(1), layer.bias), (len(x), *size))
 

@@ -187,11 +187,11 @@ def _check_options(task: Task, recipe: Recipe, t: str, mu: float, realign_every:
 def _common_network(zoo: Zoo, names: Sequence[str]) -> Network:
     "The one network of all these models."
     if not names: raise ZooError(f"The zoo {zoo.path} holds no source models. Train some first (train_population), or bring them in (zoo.import_checkpoints).")
-    networks = {name: zoo.network_of(name) for name in names}
-    first = next(iter(networks))
-    for name, network in networks.items():
-        if network != networks[first]: raise SettingsError(f"Models of different networks cannot be combined: {first!r} is {networks[first]}, {name!r} is {network}.")
-    return networks[first]
+    first, common = names[0], zoo.network_of(names[0])
+    for name in names[1:]:
+        network = zoo.network_of(name)
+        if network != common: raise SettingsError(f"Models of different networks cannot be combined: {first!r} is {common}, {name!r} is {network}.")
+    return common
 
 # %% ../nbs/03_star_training.ipynb #07c7a7f7
 class _Starlight:
