@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .data import DataError, SettingsError, Task, best_device, lookup, progress
 from .distributed import fan_out, worker_device
-from .interpolation import BATCHNORM_MODES, CALIBRATION_BATCH, Evaluator, check_inputs, has_batchnorm, interpolate, symmetry_for
+from .interpolation import BATCHNORM_MODES, CALIBRATION_BATCH, Affine, Evaluator, check_inputs, has_batchnorm, interpolate, symmetry_for
 from .matching import Matcher, match_activations, match_weights
 from .networks import Network, network_builders, register_network, stack
 from .star_training import _common_network
@@ -159,14 +159,14 @@ def t_grid(points: int | Sequence[float]) -> Tensor:
         raise SettingsError("Positions on a line rise from exactly 0 to exactly 1: both ends are needed to say what a barrier is.")
     return ts
 
-def line_between(evaluator: Evaluator, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Callable[[Tensor], dict[str, Tensor]]:
+def line_between(evaluator: Evaluator, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Affine:
     "The state at a position, or stacked states at several, as `Evaluator.measure` wants it."
     stale = evaluator.batchnorm == "momentum"  # the paper's code starts its running averages from those of the first model
     kept = {f"{name}.{k}": first[f"{name}.{k}"] for name, m in evaluator.module.named_modules() if m in evaluator.norms for k, _ in m.named_buffers()} if stale else {}
     def at(t):
         if t.ndim: return interpolate(first, second, t)
         return interpolate(first, second, float(t)) | (kept if 0 < t < 1 else {})
-    return at
+    return Affine(at, lambda t: t[:, None], lambda k: (first[k], second[k] - first[k]))
 
 def measure_line(
     evaluator: Evaluator,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BATCHNORM_MODES', 'CALIBRATION_BATCH', 'symmetry_for', 'interpolate', 'has_batchnorm', 'own_statistics',
-           'recalibrate', 'foldable', 'Evaluator']
+           'recalibrate', 'foldable', 'Affine', 'Evaluator']
 
 # %% ../nbs/02c_interpolation.ipynb #8dc22f3d
 import contextlib
@@ -15,6 +15,7 @@ import os
 import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -407,6 +408,14 @@ def _in_place(chain: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 # %% ../nbs/02c_interpolation.ipynb #5d4b8f7c
+@dataclass(frozen=True)
+class Affine:
+    "States base + weights · directions: a line, a plane. Called with a position it gives the state, with several the stacked states."
+    at: Callable[[Tensor], Mapping[str, Tensor]]
+    weights: Callable[[Tensor], Tensor]  # positions -> weights of the directions, (positions, directions)
+    parts: Callable[[str], Sequence[Tensor]]  # name of a tensor -> that of the base, then those of the directions
+    def __call__(self, position: Tensor) -> Mapping[str, Tensor]: return self.at(position)
+
 class Evaluator:
     "Loss and accuracy of one network at many states."
 
@@ -427,6 +436,8 @@ class Evaluator:
         self.chain = is_linear_chain(module) and task.train_x.is_floating_point()
         self.last = next(reversed(self.module._modules), None) if self.chain and type(self.module[-1]) is nn.Linear else None
         self.body = _in_place(self.module[:-1]) if self.last else None
+        first = next((i for i, layer in enumerate(self.body) if isinstance(layer, nn.Linear)), None) if self.last else None
+        self.inlet, self.rest = (None, None) if first is None else (self.body[: first + 1], self.body[first + 1 :])  # what is affine in its weights, and what follows
         self.folded = None if self.chain else _Folded(self.module)
         self.calibrates, self.layerwise = bool(self.norms) and batchnorm in ("cumulative", "one-pass"), None
         if self.calibrates:
@@ -443,7 +454,7 @@ class Evaluator:
     def _take(self, x: Tensor, y: Tensor, train: Tensor | None) -> None:
         "Evaluate on x and y, with statistics of `train`, which may be a part of x."
         images = lambda v: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 and v.is_floating_point() and channels_last_pays(self.module) else v
-        self.x, self.y = images(x), y
+        self.x, self.y, self._inlets = images(x), y, (None, [])
         self.train = self.x[self.train_rows] if train is None else images(train)
         on_cpu = x.device.type == "cpu"
         self.batch = min(self._most, len(y) if self.chain or not on_cpu else _cpu_batch(self._floats))
@@ -487,7 +498,7 @@ class Evaluator:
         first = 0
         while first < len(positions):
             part = torch.arange(first, min(first + self.stack, len(positions)))
-            try: found = self._stacked(at(positions[part])) if self.chain else self._single(at(positions[first]), fresh[first])
+            try: found = self._stacked(at, positions[part], len(positions)) if self.chain else self._single(at(positions[first]), fresh[first])
             except (RuntimeError, MemoryError) as e:
                 if not _out_of_memory(e) or not self._shrink(): raise
                 continue
@@ -496,6 +507,7 @@ class Evaluator:
 
     def _shrink(self) -> bool:
         "Smaller pieces of work; `False` if there are none."
+        self._inlets = None, []
         if self.y.device.type == "cuda": torch.cuda.empty_cache()
         if self.stack > 1: self.stack //= 2
         elif self.calibrates and self.calibration > max(1, self.batch):
@@ -512,14 +524,34 @@ class Evaluator:
         if logits.ndim == 2 and logits.shape[1] <= 32: return F.cross_entropy(logits.T.contiguous()[None], y[None], reduction="none")[0], logits.argmax(-1) == y  # vectorised over examples
         return F.cross_entropy(logits.flatten(0, -2), y.repeat(logits.shape[:-2].numel()), reduction="none").view(logits.shape[:-1]), logits.argmax(-1) == y
 
-    def _stacked(self, states) -> tuple[Tensor, Tensor]:
-        n = len(next(iter(states.values())))
-        scored = []
-        for xs, ys in zip(self.x.split(self.batch), self.y.split(self.batch)):
-            h = xs.expand(n, *xs.shape)
-            if self.body is None: scored.append(self._score(call_stacked(self.module, states, h), ys)); continue
+    def _affine(self, at: Affine) -> list[Tensor]:
+        """What the first linear layer makes of every piece of x under base and directions, each (1 + directions, examples, units).
+
+        Before its first nonlinearity a network is affine in its weights, so these products serve all positions. `[]` where
+        they would take more than an eighth of the free memory."""
+        if self._inlets[0] is at: return self._inlets[1]
+        name, layer = list(self.inlet.named_children())[-1]
+        states = {f"{name}.{k}": torch.stack(tuple(at.parts(f"{name}.{k}"))) for k, _ in layer.named_parameters()}
+        n = len(states[f"{name}.weight"])
+        if 32 * n * len(self.x) * layer.out_features > _free_memory(self.x.device): return []
+        self._inlets = at, [call_stacked(self.inlet, states, xs.expand(n, *xs.shape)) for xs in self.x.split(self.batch)]
+        return self._inlets[1]
+
+    def _stacked(self, at, positions: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        "Nats and hits at some of a `number` of positions, each (positions, examples)."
+        states, n, scored = at(positions), len(positions), []
+        weights = at.weights(positions).to(self.x) if isinstance(at, Affine) and self.inlet is not None else None
+        inlets = self._affine(at) if weights is not None and number > 2 * (1 + weights.shape[1]) else []
+        for i, (xs, ys) in enumerate(zip(self.x.split(self.batch), self.y.split(self.batch))):
+            if self.body is None: scored.append(self._score(call_stacked(self.module, states, xs.expand(n, *xs.shape)), ys)); continue
+            if inlets:
+                base, *directions = inlets[i]
+                h = base.expand(n, *base.shape)
+                for w, direction in zip(weights.T, directions): h = torch.addcmul(h, w.view(-1, *[1] * base.ndim), direction)
+                h = call_stacked(self.rest, states, h)
+            else: h = call_stacked(self.body, states, xs.expand(n, *xs.shape))
             # classes before examples: what is reduced over ten classes is vectorised over a thousand examples
-            h, w, bias = call_stacked(self.body, states, h), states[f"{self.last}.weight"], states.get(f"{self.last}.bias")
+            w, bias = states[f"{self.last}.weight"], states.get(f"{self.last}.bias")
             logits = (w @ h.mT if bias is None else torch.baddbmm(bias.unsqueeze(2), w, h.mT)).float()
             scored.append((F.cross_entropy(logits, ys.expand(n, -1), reduction="none"), logits.mT.contiguous().argmax(-1) == ys))
         return tuple(torch.cat(z, 1) for z in zip(*scored))

@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from .barriers import Lines, Matching, _zoo
 from .data import SettingsError, Task, progress
+from .interpolation import Affine
 from .zoo import Zoo, digest_of
 
 # %% ../nbs/04a_planes.ipynb #33a1a135
@@ -120,13 +121,14 @@ class _Grid:
             x, y = (xy[:, i].to(device) for i in (0, 1))
             wide = lambda c, t: c.to(t).view(-1, *[1] * t.ndim)
             return {k: t + wide(x, t) * u[k] + wide(y, t) * v[k] if t.is_floating_point() else t.expand(len(x), *t.shape) for k, t in origin.items()}
+        plane = Affine(at, lambda xy: xy, lambda k: (origin[k], u[k], v[k]))
         scale = max(high - low for low, high in self.box)
         size = max(evaluator.stack, 64)
         for first in range(0, len(places), size):  # kept as they come: an interrupted plane resumes
             some = places[first : first + size]
             positions = torch.tensor([self.position(p) for p in some], dtype=torch.float64)
             own = [any(math.dist(p, e) < 1e-9 * scale for e in self.ends) for p in positions.tolist()]
-            loss, accuracy = evaluator.measure(at, positions, [not o for o in own], report)
+            loss, accuracy = evaluator.measure(plane, positions, [not o for o in own], report)
             self.known |= {p: (a, b) for p, a, b in zip(some, loss.T.numpy(), accuracy.T.numpy())}
             self.save()
 

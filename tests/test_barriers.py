@@ -11,13 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from starscape.barriers import Lines, _chosen, _Scan, adaptive_barriers, alignment, barriers, differences, pairs_of, summarise, sweep
 from starscape.data import DataError, SettingsError, Task, UnknownName, load_task
-from starscape.interpolation import Evaluator, foldable, interpolate, recalibrate, symmetry_for
+from starscape.interpolation import Affine, Evaluator, foldable, interpolate, recalibrate, symmetry_for
 from starscape.matching import match_weights
-from starscape.networks import Network
+from starscape.networks import Network, stack
 from starscape.training import Recipe, train_population
 from starscape.zoo import Zoo
 
@@ -287,6 +288,34 @@ def test_patches_are_those_of_the_data_at_hand():
         nats, _ = evaluator.few(rows, torch.arange(20)).each(lambda t: state, torch.zeros(1), [False])
         wanted = F.cross_entropy(model(evaluator.x[rows]), evaluator.y[rows], reduction="none")
         np.testing.assert_allclose(nats[0], wanted.detach(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 9, bias=False), nn.ReLU(), nn.Linear(9, 10)),
+        nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(64, 9), nn.Tanh(), nn.Linear(9, 7), nn.ReLU(), nn.Linear(7, 10, bias=False)),
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 9), nn.Linear(9, 10)),
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+    ],
+)
+def test_products_that_serve_a_whole_line_or_plane(chain, monkeypatch):
+    "The first layer is affine in its weights; with little memory, or few positions, each is computed for itself."
+    generator = torch.Generator().manual_seed(0)
+    a, u, v = ({k: torch.randn(p.shape, generator=generator) / 3 for k, p in chain.named_parameters()} for _ in range(3))
+    positions = torch.rand(12, 2, generator=generator, dtype=torch.float64)
+    state = lambda x, y: {k: p + float(x) * u[k] + float(y) * v[k] for k, p in a.items()}
+    with torch.no_grad():
+        wanted = [[F.cross_entropy(functional_call(chain, state(*p), (x,)), y).item() for p in positions] for x, y in map(DIGITS.split, ("train", "test"))]
+    plane = Affine(lambda p: stack([state(*q) for q in p]), lambda p: p, lambda k: (a[k], u[k], v[k]))
+    evaluator = Evaluator(copy.deepcopy(chain), DIGITS)
+    products = evaluator.inlet is not None
+    for memory, batch, number in ((2**30, 420, 12), (2**30, 50, 12), (2**30, 420, 3), (1000, 420, 12)):
+        monkeypatch.setattr("starscape.interpolation._free_memory", lambda device, memory=memory: memory)
+        evaluator._inlets, evaluator.batch = (None, []), batch
+        loss, _ = evaluator.measure(plane, positions[:number], [True] * number)
+        np.testing.assert_allclose(loss, np.array(wanted)[:, :number], rtol=1e-5)
+        assert (evaluator._inlets[0] is plane) == (products and memory > 1000 and number > 6)
 
 
 class Hungry(nn.Module):
