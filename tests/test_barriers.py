@@ -73,9 +73,9 @@ def test_every_way_of_evaluating_agrees_with_a_plain_loop(network):
     a, b = ({k: v.clone() for k, v in network.build(seed=s).state_dict().items()} for s in (0, 1))
     wanted = plain_line(network, a, b, DIGITS, ts)
     at, positions, fresh = lambda t: interpolate(a, b, t if t.ndim else float(t)), torch.tensor(ts), [0 < t < 1 for t in ts]
-    for batch, stack in ((512, 4), (37, 1), (100, 2)):
+    for batch, together in ((512, 4), (37, 1), (100, 2)):
         evaluator = Evaluator(network.build(), DIGITS)
-        evaluator.batch, evaluator.stack = batch, stack if evaluator.chain else 1
+        evaluator.batch, evaluator.stack = batch, together if evaluator.chain else 1
         np.testing.assert_allclose(evaluator.measure(at, positions, fresh)[0], wanted, rtol=1e-5)
     only_test = Evaluator(network.build(), DIGITS, ("test",)).measure(at, positions, fresh)[0]
     swapped = Evaluator(network.build(), DIGITS, ("test", "train")).measure(at, positions, fresh)[0]
