@@ -27,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import is_parametrized
 
 from .data import DataError, SettingsError, Task, lookup
-from .networks import Network, call_stacked, check_inputs, is_linear_chain, network_builders
+from .networks import Network, _call_chain, check_inputs, is_linear_chain, network_builders
 from .symmetry import PermutationSymmetry
 from .training import _memory_format, channels_last_pays
 
@@ -62,9 +62,9 @@ def interpolate(
     "The state at `t` on the straight line. Whole numbers (BatchNorm's batch counter) are the first state's."
     def between(a: Tensor, b: Tensor) -> Tensor:
         a, b = a.expand(len(t), *a.shape), b.expand(len(t), *b.shape)
-        return torch.lerp(a, b, t.to(a).view(-1, *[1] * (a.ndim - 1))) if a.is_floating_point() else a.clone()
+        return torch.lerp(a, b, t.to(a).view(-1, *[1] * (a.ndim - 1))) if a.is_floating_point() or a.is_complex() else a.clone()
     if isinstance(t, Tensor): return {k: between(v, second[k]) for k, v in first.items()}
-    moving = [k for k, v in first.items() if v.is_floating_point()]
+    moving = [k for k, v in first.items() if v.is_floating_point() or v.is_complex()]
     mixed = dict(zip(moving, torch._foreach_lerp([first[k] for k in moving], [second[k] for k in moving], t))) if moving else {}
     return {k: mixed[k] if k in mixed else v.clone() for k, v in first.items()}
 
@@ -104,32 +104,40 @@ def recalibrate(
     "Compute the BatchNorm running statistics of a module on the training split, without augmentation; returns the module."
     return _recalibrate(module, task.train_x, lookup("BatchNorm mode", mode, BATCHNORM_MODES), batch_size)
 
-def _recalibrate(module: nn.Module, x: Tensor, mode: str, batch_size: int) -> nn.Module:
+def _recalibrate(module: nn.Module, x: Tensor, mode: str, batch_size: int, momentum: float = 0.1) -> nn.Module:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if mode == "keep" or not norms: return module
-    modes, momenta = [(m, m.training) for m in module.modules()], [m.momentum for m in norms]
+    modes, before = [(m, m.training) for m in module.modules()], [m.momentum for m in norms]
     try:
         module.eval()  # dropout stays off
         # equal parts, so that their plain average gives every example the same weight
         parts = x.split(128) if mode == "momentum" else x.chunk(-(-len(x) // batch_size))
+        if len(parts) > 1 and len(parts[-1]) == 1 and any(isinstance(m, nn.BatchNorm1d) for m in norms): parts = (*parts[:-2], torch.cat(parts[-2:]))  # one example alone has no variance
         for m in norms:
             m.train(mode != "one-pass")
-            m.momentum = 0.1 if mode == "momentum" else None
+            m.momentum = momentum if mode == "momentum" else None
             if mode == "cumulative": m.reset_running_stats()
         with own_statistics(norms) if mode == "one-pass" else contextlib.nullcontext():
             for xs in parts: module(xs)
     finally:
-        for m, momentum in zip(norms, momenta): m.momentum = momentum
+        for m, value in zip(norms, before): m.momentum = value
         for m, training in modes: m.training = training
     return module
 
 # %% ../nbs/02c_interpolation.ipynb #5b07d3e8
 _CONVOLUTIONS, _NORMS = (nn.Conv1d, nn.Conv2d, nn.Conv3d), (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
+class _Tracer(torch.fx.Tracer):
+    "Parameters are in the graph by themselves; buffers are so, too: what is computed from one changes with it."
+    proxy_buffer_attributes = True
+
 def _traced(module: nn.Module) -> GraphModule | None:
     "The graph of a network, as a module that shares its layers; `None` where its code cannot be traced."
-    try: return torch.fx.symbolic_trace(module)
+    before = set(vars(module))
+    try: return GraphModule(module, _Tracer().trace(module))
     except Exception: return None  # its own code may raise whatever it likes
+    finally:
+        for name in set(vars(module)) - before: delattr(module, name)  # tensors that were met on the way
 
 def _on_cpu_channels_last(x: Tensor) -> bool: return x.ndim == 4 and x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
 
@@ -143,9 +151,9 @@ def _every_few_pixels(layer: nn.Conv2d, x: Tensor) -> Tensor:
     pixels = x.permute(0, 2, 3, 1)[:, :: layer.stride[0], :: layer.stride[1]]
     return _images(F.linear(pixels.reshape(-1, layer.in_channels), layer.weight.flatten(1), layer.bias), pixels.shape[:3])
 
-_PATCHES = 2**26  # floats that are kept of one layer's patches, at the most; and no more than an eighth of the free memory
+_PATCHES = 2**28  # bytes that are kept of one layer's patches, at the most
 
-def _of_gray_data(layer: nn.Conv2d, kept: dict, x: Tensor) -> Tensor:
+def _of_gray_data(layer: nn.Conv2d, kept: dict, limit: int, x: Tensor) -> Tensor:
     "A convolution of images with one channel: on a CPU a product with their patches, which are the same at every point and kept, if they are not too many."
     if not _on_cpu_channels_last(x): return layer.forward(x)
     key = x.data_ptr(), x.shape
@@ -153,7 +161,7 @@ def _of_gray_data(layer: nn.Conv2d, kept: dict, x: Tensor) -> Tensor:
     else:
         (height, width), (down, right), (top, left) = layer.kernel_size, layer.stride, layer.padding
         patches = F.pad(x[:, 0], (left, left, top, top)).unfold(1, height, down).unfold(2, width, right).reshape(-1, height * width)  # (images × pixels, kernel entries)
-        if sum(p.numel() for _, p in kept.values()) + patches.numel() <= min(_PATCHES, _free_memory(x.device) // 32): kept[key] = x, patches  # as long as x is kept, no other data can lie there
+        if sum(p.nbytes for _, p in kept.values()) + patches.nbytes <= limit: kept[key] = x, patches  # as long as x is kept, no other data can lie there
     size = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[2:], layer.padding, layer.kernel_size, layer.stride))
     return _images(F.linear(patches, layer.weight.flatten(1), layer.bias), (len(x), *size))
 
@@ -178,11 +186,11 @@ def _kernel_places(size, kernel, stride, padding) -> tuple[Tensor, tuple[int, in
     places = torch.where((rows >= 0) & (columns >= 0), rows * kernel[1] + columns, math.prod(kernel))
     return places.flatten(2).flatten(0, 1), places.shape[:2]
 
-def _forward(layer: nn.Module, fast: bool, of_data: bool) -> Callable[[Tensor], Tensor]:
-    "What the layer computes, without the detour of `Module.__call__`; where channels may come last, in a fast way. `of_data`: of what is given again and again."
+def _forward(layer: nn.Module, fast: bool, of_data: bool, patches: int) -> Callable[[Tensor], Tensor]:
+    "What the layer computes, without the detour of `Module.__call__`; where channels may come last, in a fast way. `of_data`: of what is given again and again, with so many bytes of `patches` kept."
     known: dict = {}
     def forward(x): return layer.forward(x)
-    def of_gray_data(x): return _of_gray_data(layer, known, x)
+    def of_gray_data(x): return _of_gray_data(layer, known, min(_PATCHES, patches), x)
     def on_few_pixels(x): return _on_few_pixels(layer, known, x)
     def every_few_pixels(x): return _every_few_pixels(layer, x)
     plain = type(layer) is nn.Conv2d and layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple)
@@ -195,22 +203,24 @@ def _sum_over(a: Tensor, b: Tensor) -> Tensor:
     "a + b, written over a where it fits."
     return a.add_(b) if a.shape == b.shape and a.dtype == b.dtype else a + b
 
-def _overwrite(traced: GraphModule) -> set[Node]:
+def _overwrite(traced: GraphModule, patches: int) -> set[Node]:
     "Let ReLUs and sums write over an operand that nothing else reads, in place; the nodes whose result is memory of its own that one other node reads."
     layers, own, fast = dict(traced.named_modules()), set(), channels_last_pays(traced)
     for node in traced.graph.nodes:
         layer, first = layers[node.target] if node.op == "call_module" else None, node.args[0] if node.args else None
         function = node.target if node.op == "call_function" else None
-        fresh = type(layer) in (*_CONVOLUTIONS, *_NORMS, nn.Linear) or (type(layer) in (nn.ReLU, nn.Identity) and first in own)
-        if function in (F.relu, torch.relu) or (type(layer) is nn.ReLU and not layer.inplace):
-            if first in own: node.op, node.target, node.kwargs = "call_function", torch.relu_, {}
-            fresh = True
-        elif function in (operator.add, torch.add) and len(node.args) == 2 and not node.kwargs:
+        fresh = type(layer) in (*_CONVOLUTIONS, *_NORMS, nn.Linear) or (type(layer) is nn.Identity and first in own)
+        if type(layer) is nn.ReLU or function in (F.relu, torch.relu):
+            inplace = layer.inplace if layer else node.kwargs.get("inplace", any(node.args[1:]))
+            fresh = first in own or not inplace
+            if first in own and len(node.args) == 1: node.op, node.target, node.kwargs = "call_function", torch.relu_, {}
+        elif function in (operator.add, torch.add) and len(node.args) == 2 and not node.kwargs and all(isinstance(a, Node) for a in node.args):
             over = next((a for a in node.args if a in own), None)
             if over is not None: node.target, node.args = _sum_over, (over, next((a for a in node.args if a is not over), over))
             fresh = True
         if fresh and len(node.users) == 1: own.add(node)
-        if type(layer) in (*_CONVOLUTIONS, nn.Linear) and not layer._forward_hooks and not layer._forward_pre_hooks: node.op, node.target = "call_function", _forward(layer, fast, getattr(first, "op", None) == "placeholder")
+        plain = type(layer) in (*_CONVOLUTIONS, nn.Linear) and "forward" not in vars(layer) and not layer._forward_hooks and not layer._forward_pre_hooks
+        if plain and len(node.args) == 1 and not node.kwargs: node.op, node.target = "call_function", _forward(layer, fast, getattr(first, "op", None) == "placeholder", patches)
     traced.recompile()
     return own
 
@@ -232,7 +242,7 @@ def foldable(module: nn.Module) -> list[tuple[str, str]]:
 class _Folded:
     "The module with its BatchNorm layers folded into convolutions, and as little fresh memory as can be. Shares all other tensors with it."
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module, patches: int):
         pairs = foldable(module)
         self.layers = [tuple(map(module.get_submodule, pair)) for pair in pairs]
         self.module = copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
@@ -243,7 +253,7 @@ class _Folded:
         for _, norm in pairs: self.module.set_submodule(norm, nn.Identity())
         traced = _traced(self.module.eval())
         if traced is not None:
-            _overwrite(traced)
+            _overwrite(traced, patches)
             self.module = traced
 
     def refresh(self) -> nn.Module:
@@ -310,13 +320,13 @@ class _Statistics:
 class _Layerwise:
     "A network in eval mode, cut before each BatchNorm layer; shares its tensors. `ValueError` if it cannot be cut."
 
-    def __init__(self, module: nn.Module, norms: Sequence[_BatchNorm]):
+    def __init__(self, module: nn.Module, norms: Sequence[_BatchNorm], patches: int):
         traced = _traced(module)
         if traced is None: raise ValueError("its code cannot be traced")
         layers, graph = dict(traced.named_modules()), traced.graph
         found = [n for n in graph.nodes if n.op == "call_module" and isinstance(layers[n.target], _BatchNorm) and layers[n.target].track_running_stats]
         if {layers[n.target] for n in found} != set(norms) or len(found) != len(norms) or any(len(n.all_input_nodes) != 1 for n in found): raise ValueError("a BatchNorm layer is not used exactly once")
-        own, self.statistics, parts = _overwrite(traced), [_Statistics(layers[n.target]) for n in found], {}
+        own, self.statistics, parts = _overwrite(traced, patches), [_Statistics(layers[n.target]) for n in found], {}
         for node, statistics in zip(found, self.statistics):
             source = node.all_input_nodes[0]
             statistics.over = source in own
@@ -438,18 +448,41 @@ class Evaluator:
         self.body = _in_place(self.module[:-1]) if self.last else None
         first = next((i for i, layer in enumerate(self.body) if isinstance(layer, nn.Linear)), None) if self.last else None
         self.inlet, self.rest = (None, None) if first is None else (self.body[: first + 1], self.body[first + 1 :])  # what is affine in its weights, and what follows
-        self.folded = None if self.chain else _Folded(self.module)
-        self.calibrates, self.layerwise = bool(self.norms) and batchnorm in ("cumulative", "one-pass"), None
+        budget = int(memory_fraction * _free_memory(task.device))
+        self.folded = None if self.chain else _Folded(self.module, budget // 4)
+        self.calibrates, self.layerwise, self.momentum = bool(self.norms) and batchnorm in ("cumulative", "one-pass"), None, 0.1
         if self.calibrates:
-            with contextlib.suppress(ValueError): self.layerwise = _Layerwise(self.module, self.norms)
+            with contextlib.suppress(ValueError): self.layerwise = _Layerwise(self.module, self.norms, budget // 4)
         bytes_each = _example_bytes(self.module, task.train_x)
-        self._most, self._floats = max(1, int(memory_fraction * _free_memory(task.device)) // bytes_each), max(1, bytes_each // 16)
+        self._most, self._floats, self._budget = max(1, budget // bytes_each), max(1, bytes_each // 16), budget
+        self._states = max(1, budget // (4 * sum(t.numel() * t.element_size() for t in self.tensors.values()) + 1))  # stacked, with what is made on the way to them
         self.calibration = min(CALIBRATION_BATCH, self._most)
         sizes = [len(task.split(s)[1]) for s in self.splits]
         self.share = torch.block_diag(*[torch.full((n, 1), 1 / n, dtype=torch.float64) for n in sizes]).to(task.device)  # (examples, splits)
         first = sum(sizes[: self.splits.index("train")]) if "train" in self.splits else 0
         self.train_rows = slice(first, first + len(task.train_y)) if "train" in self.splits else None
         self._take(*(torch.cat([task.split(s)[i] for s in self.splits]) for i in (0, 1)), None if self.train_rows else task.train_x)
+        if not self.chain: self._check()
+        if not self.exact: self._warn()
+
+    @torch.inference_mode()
+    def _check(self) -> None:
+        "Do without the graph of a network that computes something else than the network: code may do what tracing does not see."
+        kept = {k: v.clone() for k, v in self.tensors.items()}
+        generator = torch.Generator().manual_seed(0)
+        for v in self.tensors.values():
+            if v.is_floating_point() or v.is_complex(): v.mul_(1 + 0.3 * torch.rand(v.shape, generator=generator).to(v))
+        agree = lambda a, b: a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().nan_to_num().amax()) if b.numel() else 0, equal_nan=True)
+        if not agree(self.folded.refresh()(self.x[:2]), self.module(self.x[:2])): self.folded = None
+        if self.layerwise is not None and len(self.train) > 1:
+            some = self.train[:8]
+            found = [torch.cat(self.layerwise(some, 3, True)), *(v.float() for s in self.layerwise.statistics for v in (s.mean, s.var))]
+            wanted = [_recalibrate(self.module, some, "one-pass", len(some))(some), *(v.float() for s in self.layerwise.statistics for v in (s.norm.running_mean, s.norm.running_var))]
+            if not all(map(agree, found, wanted)): self.layerwise = None
+        for k, v in self.tensors.items(): v.copy_(kept[k])
+
+    def _warn(self) -> None:
+        warnings.warn(f"Memory is short: BatchNorm statistics are computed on batches of less than {CALIBRATION_BATCH} examples, and what is measured so is not cached.", stacklevel=3)
 
     def _take(self, x: Tensor, y: Tensor, train: Tensor | None) -> None:
         "Evaluate on x and y, with statistics of `train`, which may be a part of x."
@@ -458,7 +491,7 @@ class Evaluator:
         self.train = self.x[self.train_rows] if train is None else images(train)
         on_cpu = x.device.type == "cpu"
         self.batch = min(self._most, len(y) if self.chain or not on_cpu else _cpu_batch(self._floats))
-        self.stack = max(1, min(self._most // self.batch, _STACK_FLOATS * (1 if on_cpu else 256) // (self.batch * self._floats))) if self.chain else 1
+        self.stack = max(1, min(self._most // self.batch, _STACK_FLOATS * (1 if on_cpu else 256) // (self.batch * self._floats), self._states)) if self.chain else 1
         self.exact = self.calibration >= min(CALIBRATION_BATCH, len(self.train)) or not self.calibrates  # False once the statistics were computed on smaller batches than the definition says
 
     def few(self, rows: Tensor, train_rows: Tensor) -> "Evaluator":
@@ -466,6 +499,8 @@ class Evaluator:
         other = copy.copy(self)
         other._take(self.x[rows], self.y[rows], self.train[train_rows] if self.norms else self.train)
         other.train_rows = None
+        steps = lambda x: -(-len(x) // 128)
+        if self.norms: other.momentum = 1 - (1 - self.momentum) ** (steps(self.train) / steps(other.train))  # as much is left of what was there
         return other
 
     @torch.inference_mode()
@@ -510,9 +545,10 @@ class Evaluator:
         self._inlets = None, []
         if self.y.device.type == "cuda": torch.cuda.empty_cache()
         if self.stack > 1: self.stack //= 2
+        elif self.batch > 32: self.batch //= 2
         elif self.calibrates and self.calibration > max(1, self.batch):
             self.calibration //= 2
-            if self.exact: warnings.warn(f"Memory is short: BatchNorm statistics are computed on batches of less than {CALIBRATION_BATCH} examples, and what is measured so is not cached.", stacklevel=2)
+            if self.exact: self._warn()
             self.exact = False
         elif self.batch > 1: self.batch //= 2
         else: return False
@@ -528,13 +564,13 @@ class Evaluator:
         """What the first linear layer makes of every piece of x under base and directions, each (1 + directions, examples, units).
 
         Before its first nonlinearity a network is affine in its weights, so these products serve all positions. `[]` where
-        they would take more than an eighth of the free memory."""
+        they would take more than an eighth of the memory that may be used."""
         if self._inlets[0] is at: return self._inlets[1]
         name, layer = list(self.inlet.named_children())[-1]
         states = {f"{name}.{k}": torch.stack(tuple(at.parts(f"{name}.{k}"))) for k, _ in layer.named_parameters()}
         n = len(states[f"{name}.weight"])
-        if 32 * n * len(self.x) * layer.out_features > _free_memory(self.x.device): return []
-        self._inlets = at, [call_stacked(self.inlet, states, xs.expand(n, *xs.shape)) for xs in self.x.split(self.batch)]
+        if 32 * n * len(self.x) * layer.out_features > self._budget: return []
+        self._inlets = at, [_call_chain(self.inlet, states, xs.expand(n, *xs.shape)) for xs in self.x.split(self.batch)]
         return self._inlets[1]
 
     def _stacked(self, at, positions: Tensor, number: int) -> tuple[Tensor, Tensor]:
@@ -543,13 +579,13 @@ class Evaluator:
         weights = at.weights(positions).to(self.x) if isinstance(at, Affine) and self.inlet is not None else None
         inlets = self._affine(at) if weights is not None and number > 2 * (1 + weights.shape[1]) else []
         for i, (xs, ys) in enumerate(zip(self.x.split(self.batch), self.y.split(self.batch))):
-            if self.body is None: scored.append(self._score(call_stacked(self.module, states, xs.expand(n, *xs.shape)), ys)); continue
+            if self.body is None: scored.append(self._score(_call_chain(self.module, states, xs.expand(n, *xs.shape)), ys)); continue
             if inlets:
                 base, *directions = inlets[i]
                 h = base.expand(n, *base.shape)
                 for w, direction in zip(weights.T, directions): h = torch.addcmul(h, w.view(-1, *[1] * base.ndim), direction)
-                h = call_stacked(self.rest, states, h)
-            else: h = call_stacked(self.body, states, xs.expand(n, *xs.shape))
+                h = _call_chain(self.rest, states, h)
+            else: h = _call_chain(self.body, states, xs.expand(n, *xs.shape))
             # classes before examples: what is reduced over ten classes is vectorised over a thousand examples
             w, bias = states[f"{self.last}.weight"], states.get(f"{self.last}.bias")
             logits = (w @ h.mT if bias is None else torch.baddbmm(bias.unsqueeze(2), w, h.mT)).float()
@@ -566,7 +602,7 @@ class Evaluator:
 
     def _calibrate(self) -> Tensor | None:
         "Compute BatchNorm statistics as `recalibrate` does; logits of the training data where the same pass is their evaluation."
-        if self.layerwise is None: _recalibrate(self.module, self.train, self.batchnorm, self.calibration); return None
+        if self.layerwise is None: _recalibrate(self.module, self.train, self.batchnorm, self.calibration, self.momentum); return None
         batches, kept = self.train.chunk(-(-len(self.train) // self.calibration)), []
         unbiased = self.batchnorm == "one-pass"
         outputs = unbiased and len(batches) == 1 and self.train_rows is not None

@@ -357,9 +357,13 @@ def build_network(name: str, **settings) -> nn.Module:
 _pointwise = (nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Identity, nn.Flatten)
 
 def is_linear_chain(model: nn.Module) -> bool:
-    "Whether the model is a plain sequence of linear layers and activations, which `call_stacked` runs by batched products."
-    return (type(model) is nn.Sequential and all(isinstance(m, (nn.Linear, *_pointwise)) for m in model)
-            and all(m.start_dim == 1 and m.end_dim == -1 for m in model if isinstance(m, nn.Flatten)))
+    "Whether the model is a plain sequence of linear layers and activations, each used once and just what its class says, which `call_stacked` runs by batched products."
+    if type(model) is not nn.Sequential or len(set(model)) < len(model): return False
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if any(type(m) not in (nn.Linear, *_pointwise) or any(getattr(m, h) for h in hooks) or "forward" in vars(m) for m in model): return False
+    if len({id(p) for p in model.parameters()}) < sum(len(m._parameters) - (m._parameters.get("bias", 0) is None) for m in model): return False  # tied, or pruned
+    weights = next((i for i, m in enumerate(model) if type(m) is nn.Linear), len(model))
+    return all(m.start_dim == 1 and m.end_dim == -1 for m in model if type(m) is nn.Flatten) and not any(getattr(m, "inplace", False) for m in model[:weights])
 
 def stack(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     "A list of state dicts as one, with a leading model axis on every tensor."
@@ -376,14 +380,18 @@ def call_stacked(
     x: Tensor,  # inputs with a leading model axis, (n, batch, *input_shape); `x.expand(n, *x.shape)` shares one batch
 ) -> Tensor:
     "Outputs (n, batch, classes) of n models. In train mode BatchNorm statistics in `states` are updated in place."
-    if is_linear_chain(model) and x.is_floating_point():
-        for name, layer in model.named_children():
-            if isinstance(layer, nn.Flatten): x = x.flatten(2)
-            elif isinstance(layer, nn.Linear):
-                w, b = states[f"{name}.weight"], states.get(f"{name}.bias")
-                if b is None or x.ndim != 3: x = x @ w.mT if b is None else x @ w.mT + b.view(len(b), *[1] * (x.ndim - 2), -1)
-                elif w.requires_grad: x = torch.baddbmm(b.unsqueeze(2), w, x.mT).mT  # examples last in memory: the gradient then comes as w lies
-                else: x = torch.baddbmm(b.unsqueeze(1), x, w.mT)
-            else: x = layer(x)
-        return x
+    if is_linear_chain(model) and x.is_floating_point(): return _call_chain(model, states, x)
     return vmap(lambda s, xs: functional_call(model, s, (xs,)), randomness="different")(states, x)
+
+def _call_chain(chain: nn.Sequential, states: dict[str, Tensor], x: Tensor) -> Tensor:
+    for name, layer in chain.named_children():
+        if type(layer) is nn.Flatten: x = x.flatten(2)
+        elif type(layer) is nn.Linear:
+            w, b, shape = states[f"{name}.weight"], states.get(f"{name}.bias"), x.shape
+            x = x.flatten(1, -2)
+            if b is None: x = x @ w.mT
+            elif w.requires_grad: x = torch.baddbmm(b.unsqueeze(2), w, x.mT).mT  # examples last in memory: the gradient then comes as w lies
+            else: x = torch.baddbmm(b.unsqueeze(1), x, w.mT)
+            if len(shape) != 3: x = x.unflatten(1, shape[1:-1])
+        else: x = layer(x)
+    return x

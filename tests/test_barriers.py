@@ -14,7 +14,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from starscape.barriers import Lines, _chosen, _Scan, adaptive_barriers, alignment, barriers, differences, pairs_of, summarise, sweep
+from starscape.barriers import Lines, _chosen, _Scan, adaptive_barriers, alignment, barriers, differences, line_between, pairs_of, summarise, sweep
 from starscape.data import DataError, SettingsError, Task, UnknownName, load_task
 from starscape.interpolation import Affine, Evaluator, foldable, interpolate, recalibrate, symmetry_for
 from starscape.matching import match_weights
@@ -218,6 +218,119 @@ def test_nothing_that_is_read_again_is_written_over(mode):
         assert "running" in k or v.equal(state[k])
 
 
+class Scaled(nn.Linear):
+    "Looks like a linear layer."
+
+    def forward(self, x):
+        return F.linear(x, 2 * self.weight, self.bias)
+
+
+class OneOf(nn.Module):
+    "A convolution, a hidden layer, and whatever `forward` does with them."
+
+    def __init__(self, forward):
+        super().__init__()
+        self.conv, self.other, self.head = nn.Conv2d(1, 6, 3), nn.Conv2d(1, 6, 3), nn.Linear(6, 10)
+        self.norm, self.heads = nn.BatchNorm2d(6), nn.ParameterList(torch.randn(10, 6) for _ in range(2))
+        self.phase = nn.Parameter(torch.randn(6, dtype=torch.complex64))
+        self.register_buffer("scale", torch.rand(6, 1, 1) + 0.5)
+        self.body = forward
+
+    def forward(self, x):
+        return self.body(self, x)
+
+
+def shared_activation():
+    act = nn.ReLU()
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), act, nn.Linear(8, 8), act, nn.Linear(8, 10))
+
+
+def shared_layer():
+    layer = nn.Linear(8, 8)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), layer, nn.ReLU(), layer, nn.Linear(8, 10))
+
+
+def hooked():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    model[1].register_forward_hook(lambda module, args, y: 2 * y)
+    return model
+
+
+def relu_in_place(m, x):
+    h = m.conv(x)
+    return m.head((m.norm(F.relu(h, inplace=True)) + h * m.other(x)).mean((2, 3)))
+
+
+def frozen_norm(m, x):
+    return m.head((m.conv(x) * m.scale.rsqrt()).relu().mean((2, 3)))
+
+
+def numbers(m, x):
+    return 1 + m.head(torch.add(m.norm(1 + m.conv(x)), 2).relu().mean((2, 3))) + 1
+
+
+def by_keyword(m, x):
+    return m.head(input=m.norm(m.conv(input=x)).relu().mean((2, 3)))
+
+
+def listed(m, x):
+    return F.linear(m.norm(m.conv(x)).relu().mean((2, 3)), torch.stack(list(m.heads.parameters())).sum(0))
+
+
+def complex_numbers(m, x):
+    return m.head((m.conv(x).mean((2, 3)) * m.phase).abs())
+
+
+THEIRS = {
+    "shared activation": shared_activation,
+    "shared layer": shared_layer,
+    "hooked": hooked,
+    "subclass": lambda: nn.Sequential(nn.Flatten(), Scaled(64, 8), nn.ReLU(), nn.Linear(8, 10)),
+    "linear on pixels": lambda: nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Flatten(), nn.Linear(40, 10)),
+    "in place first": lambda: nn.Sequential(nn.Flatten(), nn.ReLU(inplace=True), nn.Linear(64, 10)),
+    "weight norm": lambda: nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(64, 8)), nn.Linear(8, 10)),
+    **{f.__name__.replace("_", " "): lambda f=f: OneOf(f) for f in (relu_in_place, frozen_norm, numbers, by_keyword, listed, complex_numbers)},
+}
+
+
+@pytest.mark.parametrize("points", [4, 6])  # 1 + points - 2 positions are stacked: 3 would pass for the channels of an image
+@pytest.mark.parametrize("name", THEIRS)
+def test_what_users_write_is_measured_as_they_wrote_it(name, points):
+    torch.manual_seed(0)
+    models = [THEIRS[name]().eval() for _ in range(2)]
+    a, b = ({k: v.clone() for k, v in m.state_dict().items()} for m in models)
+    for k in a:
+        if "running" in k or k == "scale":
+            b[k] += 0.5
+    ts, wanted = torch.linspace(0, 1, points, dtype=torch.float64), []
+    for t in ts.tolist():
+        model = copy.deepcopy(models[0])
+        model.load_state_dict({k: a[k] + t * (b[k] - a[k]) if not k.endswith("tracked") else a[k] for k in a})
+        if 0 < t < 1:
+            recalibrate(model, DIGITS)
+        with torch.no_grad():
+            wanted.append([F.cross_entropy(model(x.clone()), y).item() for x, y in map(DIGITS.split, ("train", "test"))])
+    evaluator = Evaluator(copy.deepcopy(models[0]), DIGITS)
+    loss, _ = evaluator.measure(line_between(evaluator, a, b), ts, [0 < t < 1 for t in ts.tolist()])
+    np.testing.assert_allclose(loss.T, wanted, rtol=1e-5)
+    assert vars(evaluator.module).keys() == vars(models[0]).keys()
+
+
+def test_a_batch_of_one_is_joined_to_the_one_before():
+    task, model = DIGITS.subset(129, 20), Network("mlp", width=8, depth=1, batchnorm=True, input_shape=(1, 8, 8)).build(seed=0)
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    loss, _ = Evaluator(model, task, batchnorm="momentum").measure(lambda t: state, torch.zeros(1), [True])
+    assert loss.isfinite().all()
+
+
+def test_little_memory_is_said(monkeypatch):
+    monkeypatch.setattr("starscape.interpolation._free_memory", lambda device: 200_000)
+    with pytest.warns(UserWarning, match="less than 2000 examples"):
+        Evaluator(Network("resnet", width=4, input_shape=(1, 8, 8)).build(seed=0), DIGITS)
+    wide = Evaluator(Network("mlp", width=200, depth=2, input_shape=(1, 8, 8)).build(seed=0), DIGITS.subset(10, 10))
+    assert wide.stack == 1  # more states than one would not fit
+
+
 class Convolutions(nn.Module):
     "Convolutions of gray images, of pixels far apart, and of images smaller than their kernels."
 
@@ -299,7 +412,7 @@ def test_patches_are_those_of_the_data_at_hand():
         nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
     ],
 )
-def test_products_that_serve_a_whole_line_or_plane(chain, monkeypatch):
+def test_products_that_serve_a_whole_line_or_plane(chain):
     "The first layer is affine in its weights; with little memory, or few positions, each is computed for itself."
     generator = torch.Generator().manual_seed(0)
     a, u, v = ({k: torch.randn(p.shape, generator=generator) / 3 for k, p in chain.named_parameters()} for _ in range(3))
@@ -311,8 +424,7 @@ def test_products_that_serve_a_whole_line_or_plane(chain, monkeypatch):
     evaluator = Evaluator(copy.deepcopy(chain), DIGITS)
     products = evaluator.inlet is not None
     for memory, batch, number in ((2**30, 420, 12), (2**30, 50, 12), (2**30, 420, 3), (1000, 420, 12)):
-        monkeypatch.setattr("starscape.interpolation._free_memory", lambda device, memory=memory: memory)
-        evaluator._inlets, evaluator.batch = (None, []), batch
+        evaluator._inlets, evaluator.batch, evaluator._budget = (None, []), batch, memory
         loss, _ = evaluator.measure(plane, positions[:number], [True] * number)
         np.testing.assert_allclose(loss, np.array(wanted)[:, :number], rtol=1e-5)
         assert (evaluator._inlets[0] is plane) == (products and memory > 1000 and number > 6)
