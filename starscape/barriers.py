@@ -28,7 +28,7 @@ from .interpolation import BATCHNORM_MODES, CALIBRATION_BATCH, Affine, Evaluator
 from .matching import Matcher, match_activations, match_weights
 from .networks import Network, network_builders, register_network, stack
 from .star_training import _common_network
-from .symmetry import Permutation
+from .symmetry import Element, Permutation
 from .zoo import Zoo, check_state, digest_of
 
 # %% ../nbs/04_barriers.ipynb #5ec79d55
@@ -65,6 +65,7 @@ def pairs_of(
 def _pairs(zoo: Zoo, pairs) -> list[tuple[str, str]]:
     "What the user means by `pairs`: a type, several types, or pairs of names."
     if isinstance(pairs, str): return pairs_of(zoo, pairs)
+    if isinstance(pairs, Sequence) and len(pairs) == 2 and all(isinstance(n, str) and n in zoo for n in pairs): pairs = [tuple(pairs)]  # one pair of models
     found: list[tuple[str, str]] = []
     if not isinstance(pairs, Iterable): raise SettingsError(f"pairs is a pair type, or a list of types and pairs of names; found {pairs!r}.")
     names = zoo.names
@@ -90,7 +91,7 @@ class Matching:
         if self.method is not None and not callable(self.method): lookup("matching", self.method, MATCHINGS)
         lookup("way to select a search", self.select, SELECTIONS)
         if not hasattr(self.seed, "__index__") or self.seed < 0: raise SettingsError(f"A seed is a whole number from 0, found {self.seed!r}.")
-        if self.n_restarts < 1: raise SettingsError(f"n_restarts is at least 1, found {self.n_restarts}.")
+        if not hasattr(self.n_restarts, "__index__") or self.n_restarts < 1: raise SettingsError(f"n_restarts is a whole number from 1, found {self.n_restarts!r}.")
         if self.method != "weights" and self.n_restarts > 1: raise SettingsError("Only weight matching has restarts: n_restarts must be 1 here.")
         if self.method is None and self.to is not None: raise SettingsError("align_to needs align to be True, a matching by name, or a function.")
 
@@ -124,10 +125,13 @@ def alignment(
     "The permutation that brings `second` to `first`; computed once."
     zoo, matching = _zoo(zoo), matching or Matching(seed=seed)
     symmetry, named = symmetry_for(zoo.network_of(first), task), isinstance(matching.method, str)
-    key = dict(first=zoo.digest(first), second=zoo.digest(second), **matching.key(task)) if named else None
+    key = dict(first=zoo.digest(first), second=zoo.digest(second), network=zoo.network_of(first).to_json(), **matching.key(task)) if named else None
     if named and (found := zoo.cache_get("permutation", key)) is not None: return {g: torch.from_numpy(p) for g, p in found.items()}
     a, b = zoo.state(first), zoo.state(second)
-    if not named: return matching.method(symmetry, a, b)
+    if not named:
+        permutation = matching.method(symmetry, a, b)
+        if not isinstance(permutation, (Mapping, Element)): raise SettingsError(f"A function to align by takes (symmetry, reference_state, state) and returns a permutation; {matching} returned {type(permutation).__name__}.")
+        return permutation
     if matching.method == "activations":
         permutation = match_activations(symmetry, a, b, model=zoo.network(first), inputs=task.train_x[:1024].cpu(), seed=matching.seed)
     elif matching.n_restarts > 1 and matching.select == "midpoint": permutation = _best_midpoint(zoo, first, a, b, task, symmetry, matching)
@@ -136,10 +140,11 @@ def alignment(
     return permutation
 
 def _best_midpoint(zoo, first, a, b, task, symmetry, matching) -> Permutation:
-    "Of several searches from random starts, the one with the lowest training loss half-way."
+    "Of the search without restarts, the one that selects by objective, and as many from random starts, that with the lowest training loss half-way: no higher there than either."
     generator, matcher = torch.Generator().manual_seed(matching.seed), Matcher(symmetry, [b])
     starts = [symmetry.identity(), *(symmetry.random(generator) for _ in range(matching.n_restarts - 1))]
-    found = [matcher.match(a, init=[start], seed=matching.seed + i)[0] for i, start in enumerate(starts)]
+    found = [match_weights(symmetry, a, b, seed=matching.seed, n_restarts=n) for n in (1, matching.n_restarts)]
+    found += [matcher.match(a, init=[start], seed=matching.seed + i)[0] for i, start in enumerate(starts)]
     device = task.device
     a = {k: v.to(device) for k, v in a.items()}
     half = lambda i: interpolate(a, {k: v.to(device) for k, v in symmetry.apply(found[i], b).items()}, 0.5)
@@ -150,7 +155,7 @@ def _best_midpoint(zoo, first, a, b, task, symmetry, matching) -> Permutation:
 # %% ../nbs/04_barriers.ipynb #16bf5ba4
 def t_grid(points: int | Sequence[float]) -> Tensor:
     "Positions on the line: so many, evenly spaced, or given ones; 0 and 1 are always among them."
-    if isinstance(points, int):
+    if hasattr(points, "__index__") and not isinstance(points, Tensor):
         if not 2 <= points <= 1_000_000: raise SettingsError(f"A line has two ends: points must be at least 2 and at most a million, found {points}.")
         return torch.linspace(0, 1, points, dtype=torch.float64)
     try: ts = torch.as_tensor(points, dtype=torch.float64)
@@ -200,6 +205,7 @@ def sweep(
 ) -> pd.DataFrame:
     """Loss and accuracy along the straight lines between pairs of models.
 
+    A pair type takes the first five sources and held-out models, as the paper does; `pairs_of(zoo, kind, limit=None)` all.
     One row a pair, split and position: `first` (at t = 0), `second` (at t = 1), `pair` (its type), `aligned`, `matching`
     (how, in words), `batchnorm` ("none" for networks without it), `split`, `t`, `loss` (mean cross-entropy in nats),
     `accuracy` (fraction). Every finished pair is cached, so an interrupted sweep resumes, and two processes
@@ -248,11 +254,13 @@ class Lines:
     "Lines between models of one network: what the pairs of a sweep share. Nothing is moved or evaluated before it is needed."
 
     def __init__(self, zoo: Zoo, pairs, task: Task, matching: Matching, splits=("train", "test"), batchnorm="cumulative", memory_fraction=0.5, device=None, cached=True):
+        splits = tuple(dict.fromkeys([splits] if isinstance(splits, str) else splits))
+        if not splits: raise SettingsError("splits names what to measure on, ('train', 'test') or one of them; found none.")
         for s in splits: lookup("split", s, ("train", "test"))
         lookup("BatchNorm mode", batchnorm, BATCHNORM_MODES)
         if not 0 < memory_fraction <= 1: raise SettingsError(f"memory_fraction is a share of the free memory, in (0, 1], found {memory_fraction}.")
         if matching.to is not None: lookup(f"model in {zoo.path}", matching.to, zoo.names)
-        self.zoo, self.task, self.matching, self.splits, self.memory_fraction, self.device, self.cached = zoo, task, matching, tuple(splits), memory_fraction, best_device(device), cached
+        self.zoo, self.task, self.matching, self.splits, self.memory_fraction, self.device, self.cached = zoo, task, matching, splits, memory_fraction, best_device(device), cached
         names = [n for pair in pairs for n in pair] + ([matching.to] if matching.to else [])
         self.network = _common_network(zoo, list(dict.fromkeys(names)))
         self.batchnorm = batchnorm if _normalises(self.network, network_builders.get(self.network.name)) else "none"
@@ -297,7 +305,7 @@ class Lines:
     def key(self, first: str, second: str, **more) -> dict:
         "What the values on a line depend on."
         m = self.matching
-        key = dict(first=self.zoo.digest(first), second=self.zoo.digest(second), task=self.task.fingerprint, aligned=m.method is not None, splits=self.splits,
+        key = dict(first=self.zoo.digest(first), second=self.zoo.digest(second), network=self.network.to_json(), task=self.task.fingerprint, aligned=m.method is not None, splits=self.splits,
                    batchnorm=self.batchnorm, seed=None if m.method is None else m.seed, **more)
         if self.batchnorm in ("cumulative", "one-pass"): key["calibration"] = CALIBRATION_BATCH
         if self.batchnorm == "momentum": key["calibration"] = "from the first model"
@@ -404,8 +412,9 @@ def barriers(
     keys = [k for k in ("first", "second", "pair", "aligned", "matching", "batchnorm", "split") if k in frame]
     rows = []
     for key, line in frame.groupby(keys, sort=False):
-        line = line.sort_values("t")
+        line = line.drop_duplicates(["t", "loss", "accuracy"]).sort_values("t")
         t, loss, accuracy = (line[c].to_numpy() for c in ("t", "loss", "accuracy"))
+        if len(set(t)) < len(t): raise DataError(f"The line from {key[0]!r} to {key[1]!r} has several values at one t. Sweeps on different tasks, or with different seeds, are different frames: barriers of each, then pd.concat.")
         if len(t) < 2 or t[0] != 0 or t[-1] != 1: raise DataError(f"The line from {key[0]!r} to {key[1]!r} lacks an end: t runs from {t[0]} to {t[-1]}, wanted 0 to 1.")
         rows.append(dict(zip(keys, key)) | _heights(t, loss, accuracy))
     return pd.DataFrame(rows, columns=[c for c in BARRIER_COLUMNS if c in keys or c not in ("pair", "aligned", "matching", "batchnorm")])
@@ -414,11 +423,20 @@ def barriers(
 def summarise(
     frame: pd.DataFrame,  # from `barriers`
 ) -> pd.DataFrame:
-    "Mean and standard deviation over pairs: one row for each pair type, alignment and split, with the number of pairs `n`."
+    "Mean and standard deviation over pairs: one row for each pair type, alignment and split, and matching and BatchNorm mode where the frame has several; with the number of pairs `n`."
     measures = ["loss_barrier", "accuracy_barrier", "first_loss", "highest_loss", "lowest_accuracy"]
-    groups = frame.groupby(["pair", "aligned", "split"], sort=False)
+    _check_columns(frame, ["pair", "aligned", "split", *measures], "summarise")
+    groups = frame.groupby(["pair", "aligned", *_several(frame), "split"], sort=False)
     table = pd.concat({"n": groups.size(), **{f"{m}_{s}": getattr(groups[m], s)() for m in measures for s in ("mean", "std")}}, axis=1)
     return table.reset_index()
+
+def _check_columns(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
+    missing = [c for c in columns if c not in frame]
+    if missing: raise DataError(f"{name} takes the frame that barriers gives; this one lacks {', '.join(missing)}.")
+
+def _several(frame: pd.DataFrame) -> list[str]:
+    "What beside pair type and alignment tells lines of the frame apart."
+    return [c for c in ("matching", "batchnorm") if c in frame and (frame.groupby("aligned")[c].nunique() > 1).any()]
 
 def differences(
     frame: pd.DataFrame,  # from `barriers`
@@ -430,18 +448,24 @@ def differences(
     """How much higher the mean of one pair type is than that of another, with a bootstrap interval.
 
     One row for each split and two cases (pair type and alignment): `split`, `higher`, `lower`, `difference`, `low`, `high`,
-    `n_higher` and `n_lower` (second models, the units that are drawn). An interval that holds 0 shows no difference."""
+    `n_higher` and `n_lower` (second models, the units that are drawn). An interval that holds 0 shows no difference. Where
+    both cases have the same second models they are drawn together, so that what makes a model easy or hard in both drops
+    out; one model alone gives no interval (nan)."""
     if measure not in frame: raise DataError(f"There is no column {measure!r}; barriers gives {', '.join(frame.columns)}.")
+    _check_columns(frame, ["pair", "aligned", "split", "second"], "differences")
     if not 0 < confidence < 1: raise SettingsError(f"confidence lies between 0 and 1, found {confidence}.")
     case = frame.pair + np.where(frame.aligned, "", ", raw")
+    for column in _several(frame): case = case + ", " + frame[column]
     rng, rows = np.random.default_rng(seed), []
     for split in frame.split.unique():
         here = frame.split == split
-        means = {c: frame[here & (case == c)].groupby("second")[measure].mean().to_numpy() for c in case[here].unique()}
-        drawn = {c: m[rng.integers(len(m), size=(n_resamples, len(m)))].mean(1) for c, m in means.items()}
+        means = {c: frame[here & (case == c)].groupby("second")[measure].mean() for c in case[here].unique()}
+        units = {c: tuple(m.index) for c, m in means.items()}
+        draws = {u: rng.integers(len(u), size=(n_resamples, len(u))) for u in dict.fromkeys(units.values())}
+        drawn = {c: m.to_numpy()[draws[units[c]]].mean(1) for c, m in means.items()}
         for a, b in combinations(means, 2):
             if means[a].mean() < means[b].mean(): a, b = b, a
-            low, high = np.quantile(drawn[a] - drawn[b], [(1 - confidence) / 2, (1 + confidence) / 2])
+            low, high = np.quantile(drawn[a] - drawn[b], [(1 - confidence) / 2, (1 + confidence) / 2]) if min(len(units[a]), len(units[b])) > 1 else (np.nan, np.nan)
             rows.append(dict(split=split, higher=a, lower=b, difference=means[a].mean() - means[b].mean(), low=low, high=high, n_higher=len(means[a]), n_lower=len(means[b])))
     return pd.DataFrame(rows, columns=["split", "higher", "lower", "difference", "low", "high", "n_higher", "n_lower"])
 
@@ -507,7 +531,7 @@ def _search(scan: _Scan, ts, ends, evaluate, references: Mapping[int, tuple], z:
         s = int(np.argmax(np.where(open_, missed, -np.inf)))
         i = int(upper[s].argmax())
         known[i] = evaluate(i)
-        over = [((rise(i) - middle[:, i]) / margin[:, i])[margin[:, i] > 1e-9].max(initial=0.0) for middle, margin in estimates]
+        over = [((rise(i) - middle[:, i]) / np.maximum(margin[:, i], 1e-9))[margin[:, i] > 1e-9].max(initial=0.0) for middle, margin in estimates]
         widen = max(widen, 1.25 * float(max(over)) if max(over) > widen else 0.0)  # more was found than the margins allowed for
         refer(i)
 

@@ -18,7 +18,7 @@ from starscape.barriers import Lines, _chosen, _Scan, adaptive_barriers, alignme
 from starscape.data import DataError, SettingsError, Task, UnknownName, load_task
 from starscape.interpolation import Affine, Evaluator, foldable, interpolate, recalibrate, symmetry_for
 from starscape.matching import match_weights
-from starscape.networks import Network, stack
+from starscape.networks import Network, register_network, stack
 from starscape.training import Recipe, train_population
 from starscape.zoo import Zoo
 
@@ -570,6 +570,62 @@ def test_adaptive_barriers_of_a_line_with_hardly_any_points(mlps, points):
     assert (found.missed == 0).all()
 
 
+
+
+def test_frames_of_two_measurements_are_kept_apart(mlps):
+    pairs = [("source-000", "heldout-000"), ("source-000", "heldout-001")]
+    frame = sweep(mlps, pairs, DIGITS, 5)
+    twice = pd.concat([frame, frame])
+    pd.testing.assert_frame_equal(barriers(twice), barriers(frame))
+    with pytest.raises(DataError, match="several values at one t"):
+        barriers(pd.concat([frame, sweep(mlps, pairs, DIGITS.subset(100, 50), 5)]))
+    both = pd.concat([barriers(frame), barriers(sweep(mlps, pairs, DIGITS, 5, align="activations"))])
+    table = summarise(both)
+    assert list(table.n) == [2] * 4 and set(table.matching) == {"weights", "activations"}
+    assert "matching" not in summarise(barriers(frame))
+    assert {frozenset((d.higher, d.lower)) for d in differences(both).itertuples()} == {frozenset(("regular-regular, weights", "regular-regular, activations"))}
+    with pytest.raises(DataError, match="lacks first_loss"):
+        summarise(frame.drop(columns="split").assign(split="train", loss_barrier=0.0, accuracy_barrier=0.0))
+
+
+def test_a_difference_is_of_the_same_models():
+    "What makes a model hard to reach for both pair types is no reason to doubt their difference."
+    rows = [dict(pair=pair, aligned=True, split="test", first="a", second=f"m{i}", loss_barrier=i + shift + 0.01 * (i % 2))
+            for pair, shift in (("star-heldout", 0.0), ("regular-regular", 0.3)) for i in range(6)]
+    found = differences(pd.DataFrame(rows)).iloc[0]
+    assert found.low == pytest.approx(0.3) and found.high == pytest.approx(0.3)
+    alone = differences(pd.DataFrame([r for r in rows if r["second"] == "m0"])).iloc[0]
+    assert alone.difference == pytest.approx(0.3) and np.isnan(alone.low) and np.isnan(alone.high)
+
+
+def test_one_weights_file_under_two_networks_is_measured_twice(tmp_path):
+    "What is cached is of a network and its weights."
+    builders = {f"with {act.__name__}": lambda act=act: nn.Sequential(nn.Flatten(), nn.Linear(64, 8), act(), nn.Linear(8, 10)) for act in (nn.ReLU, nn.Tanh)}
+    zoo, found = Zoo(tmp_path), {}
+    for name, builder in builders.items():
+        register_network(name, builder)
+    torch.manual_seed(0)
+    states = [builders["with ReLU"]().state_dict() for _ in range(2)]
+    for i, name in enumerate(builders):
+        for j, state in enumerate(states):
+            zoo.add(f"m{i}{j}", state, network=Network(name))
+        found[name] = sweep(zoo, (f"m{i}0", f"m{i}1"), DIGITS, np.int64(3), align=False, splits="train").loss.to_numpy()  # two names are a pair, too
+        model = builders[name]()
+        model.load_state_dict(states[0])
+        with torch.no_grad():
+            assert found[name][0] == pytest.approx(F.cross_entropy(model(DIGITS.train_x), DIGITS.train_y).item(), rel=1e-5)
+    assert not np.allclose(*found.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [(dict(splits=()), "found none"), (dict(n_restarts=2.5), "n_restarts"), (dict(align=lambda symmetry, a, b: None), "returned NoneType")],
+)
+def test_settings_that_mean_nothing_are_named(mlps, settings, message):
+    with pytest.raises(SettingsError, match=message):
+        sweep(mlps, [("source-000", "heldout-000")], DIGITS, 3, **settings)
+
+
 @pytest.mark.parametrize("align", [True, False])
 @pytest.mark.parametrize("zoo", ["mlps", "resnets"])
 def test_adaptive_barriers_keep_their_promise(zoo, align, request):
@@ -585,6 +641,16 @@ def test_adaptive_barriers_keep_their_promise(zoo, align, request):
     assert (found.evaluations < 30).all()
     for column in ("first_loss", "second_loss"):
         np.testing.assert_allclose(both[column], both[f"{column}_found"], rtol=1e-5)
+
+
+def test_adaptive_barriers_keep_their_promise_on_stale_statistics(resnets):
+    "With momentum, as much of the first model's statistics is left in the scan as in the whole pass."
+    task = load_task("digits").subset(1000, 200)  # eight batches leave 43 %, the scan has one
+    pairs = [("source-000", "heldout-000"), ("source-001", "heldout-000")]
+    settings = dict(points=31, batchnorm="momentum", cached=False)
+    full = barriers(sweep(resnets, pairs, task, **settings))
+    found = adaptive_barriers(resnets, pairs, task, **settings)
+    assert (full.loss_barrier - found.loss_barrier <= found.missed + 1e-5).all()
 
 
 def test_adaptive_barriers_that_are_tiny(mlps):
