@@ -1,17 +1,20 @@
 """How time and memory of each stage grow with width, depth, number of sources |Z|, points of a sweep, and data.
 
-    python benchmarks/costs.py             # about 10 minutes on one core; writes benchmarks/costs.json
+    python benchmarks/costs.py             # about 20 minutes on one core; writes benchmarks/costs.json
 
 Stages: "population" (one model, one epoch; timed over two), "matching" (weights, one pair), "star" (one epoch from |Z| sources, with
 their alignment), "sweep" (one pair, already aligned). One factor is varied at a time around an MLP of width 128 and depth 3
-on 2,048 random inputs of 64 numbers, |Z| = 4, 11 points; and a ResNet-8 with BatchNorm by width and by data. Random data cost
+on 2,048 random inputs of 64 numbers, |Z| = 4, 11 points; and around a ResNet-8 with BatchNorm, whose depth is in blocks a stage. Random data cost
 what real ones do; matching is of trained models. Seconds are CPU seconds of one thread, the median of three; memory is how
-far the highest resident memory (VmHWM) rises above what was resident before. "exponent" is the slope of log(cost) over
-log(factor) through the three largest values, where fixed costs matter least.
+far the highest resident memory (VmHWM) rises above what was resident before, when all that was freed has been given back to
+the system (malloc_trim), the median of three. "exponent" is the slope of log(cost) over log(factor) through the three largest
+values, where fixed costs matter least; below 1 MB there is no slope of memory.
 
 "lap": linear assignments of matching's kind by size. "resnet50": matching two ResNet-50 of ImageNet's shape (25.6 million parameters,
 random weights), and their forward and backward passes on 224×224 images: what the page "Costs" extrapolates from.
 """
+import ctypes
+import gc
 import json
 import math
 import statistics
@@ -32,10 +35,10 @@ from starscape.star_training import train_star
 from starscape.symmetry import PermutationSymmetry
 from starscape.training import Recipe, train_population
 
-BASE = {"mlp": dict(width=128, depth=3, sources=4, points=11, examples=2048), "resnet8": dict(width=16, sources=2, points=5, examples=512)}
+BASE = {"mlp": dict(width=128, depth=3, sources=4, points=11, examples=2048), "resnet8": dict(width=16, depth=1, sources=2, points=5, examples=512)}
 FACTORS = {
     "mlp": dict(width=(32, 64, 128, 256, 512, 1024), depth=(2, 4, 8, 16), sources=(2, 4, 8, 16, 32), points=(6, 11, 21, 41, 81), examples=(1024, 2048, 4096, 8192, 16384)),
-    "resnet8": dict(width=(8, 16, 32, 64), examples=(256, 512, 1024, 2048)),
+    "resnet8": dict(width=(8, 16, 32, 64), depth=(1, 2, 4), sources=(2, 4, 8), points=(5, 9, 17), examples=(256, 512, 1024, 2048)),
 }
 TOUCHES = dict(population=("width", "depth", "examples"), matching=("width", "depth"), star=("width", "depth", "sources", "examples"), sweep=("width", "depth", "points", "examples"))
 REPEATS = 3
@@ -46,16 +49,18 @@ def status_kb(field: str) -> int:
 
 
 def cost(action) -> dict:
-    "CPU seconds (median) and the rise of the highest resident memory (largest), in MB."
+    "CPU seconds and the rise of the highest resident memory in MB, both medians."
     seconds, memory = [], []
     action()
     for _ in range(REPEATS):
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # else freed memory serves again, and nothing rises
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
         before, began = status_kb("VmRSS"), time.process_time()
         action()
         seconds.append(time.process_time() - began)
         memory.append((status_kb("VmHWM") - before) / 1024)
-    return dict(seconds=round(statistics.median(seconds), 5), memory_mb=round(max(memory), 2))
+    return dict(seconds=round(statistics.median(seconds), 5), memory_mb=round(statistics.median(memory), 2))
 
 
 def random_task(kind: str, examples: int) -> Task:
@@ -65,9 +70,9 @@ def random_task(kind: str, examples: int) -> Task:
     return Task(f"random-{examples}", *draw(examples), *draw(examples // 4), num_classes=10)
 
 
-def stages(kind: str, width, sources, points, examples, depth=None) -> dict:
+def stages(kind: str, width, sources, points, examples, depth) -> dict:
     "Stage -> what runs it once."
-    network = Network("mlp", width=width, depth=depth) if kind == "mlp" else Network("resnet", width=width)
+    network = Network("mlp", width=width, depth=depth) if kind == "mlp" else Network("resnet", width=width, blocks=[depth] * 3)
     task, recipe = random_task(kind, examples), Recipe(epochs=2, batch_size=64, lr=0.01)
     zoo = train_population(task, network, Recipe(epochs=1, batch_size=64, lr=0.01), tempfile.mkdtemp(), n_sources=sources, n_heldout=1)
     symmetry = PermutationSymmetry.of(zoo.network("source-000"), task.train_x[:2])
@@ -91,7 +96,7 @@ def exponent(rows, value: str) -> float | None:
     "Slope of log(value) over log(factor) through the three largest."
     last = sorted(rows, key=lambda r: r["value"])[-3:]
     x, y = [math.log(r["value"]) for r in last], [r[value] for r in last]
-    return round(float(np.polyfit(x, np.log(y), 1)[0]), 2) if min(y) > 0.5 * (value == "memory_mb") and min(y) > 0 else None
+    return round(float(np.polyfit(x, np.log(y), 1)[0]), 2) if min(y) > (value == "memory_mb") else None
 
 
 def growth() -> tuple[list[dict], list[dict]]:
