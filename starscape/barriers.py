@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from .data import DataError, SettingsError, Task, best_device, lookup, progress
+from .data import DataError, SettingsError, Task, ZooError, best_device, lookup, progress
 from .distributed import fan_out, worker_device
 from .interpolation import BATCHNORM_MODES, CALIBRATION_BATCH, Affine, Evaluator, check_inputs, has_batchnorm, interpolate, symmetry_for
 from .matching import Matcher, match_activations, match_weights
@@ -64,7 +64,12 @@ def pairs_of(
 
 def _pairs(zoo: Zoo, pairs) -> list[tuple[str, str]]:
     "What the user means by `pairs`: a type, several types, or pairs of names."
-    if isinstance(pairs, str): return pairs_of(zoo, pairs)
+    if isinstance(pairs, str):
+        found = pairs_of(zoo, pairs)
+        if not found:
+            count = lambda role: f"{len(role)} {'model' if len(role) == 1 else 'models'}"
+            raise ZooError(f"There is no {pairs} pair in {zoo.path}: it holds {count(zoo.stars)} as star, {count(zoo.sources)} as source and {count(zoo.heldouts)} as heldout. Train what is missing with train_population and train_star, or look at the path.")
+        return found
     if isinstance(pairs, Sequence) and len(pairs) == 2 and all(isinstance(n, str) and n in zoo for n in pairs): pairs = [tuple(pairs)]  # one pair of models
     found: list[tuple[str, str]] = []
     if not isinstance(pairs, Iterable): raise SettingsError(f"pairs is a pair type, or a list of types and pairs of names; found {pairs!r}.")

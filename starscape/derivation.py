@@ -136,7 +136,7 @@ def _untraceable(model, error) -> str:
     where = f"{own[-1].filename}:{own[-1].lineno}, in {own[-1].name}: {own[-1].line}" if own else "an operator of PyTorch"
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return (f"{type(model).__name__} cannot be traced: stopped at {where} ({type(error).__name__}: {reason}). Rewrite that line "
-            "so that it does not depend on the values of tensors, or pass PermutationSymmetry.from_spec a spec by hand.")
+            "so that it does not depend on the values of tensors, or write its symmetry by hand: register_symmetry(network, PermutationSymmetry.from_spec(spec, state)).")
 
 # %% ../nbs/01e_derivation.ipynb #fff4f9cb
 class Derivation:

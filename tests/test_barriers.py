@@ -15,10 +15,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from starscape.barriers import Lines, _chosen, _Scan, adaptive_barriers, alignment, barriers, differences, line_between, pairs_of, summarise, sweep
-from starscape.data import DataError, SettingsError, Task, UnknownName, load_task
-from starscape.interpolation import Affine, Evaluator, foldable, interpolate, recalibrate, symmetry_for
+from starscape.data import DataError, SettingsError, SymmetryError, Task, UnknownName, ZooError, load_task
+from starscape.interpolation import Affine, Evaluator, foldable, interpolate, recalibrate, register_symmetry, symmetry_for
 from starscape.matching import match_weights
 from starscape.networks import Network, register_network, stack
+from starscape.symmetry import PermutationSymmetry
 from starscape.training import Recipe, train_population
 from starscape.zoo import Zoo
 
@@ -586,6 +587,43 @@ def test_frames_of_two_measurements_are_kept_apart(mlps):
     assert {frozenset((d.higher, d.lower)) for d in differences(both).itertuples()} == {frozenset(("regular-regular, weights", "regular-regular, activations"))}
     with pytest.raises(DataError, match="lacks first_loss"):
         summarise(frame.drop(columns="split").assign(split="train", loss_barrier=0.0, accuracy_barrier=0.0))
+
+
+class Untraceable(nn.Module):
+    "Its code asks for the values of a tensor."
+
+    def __init__(self, width=8):
+        super().__init__()
+        self.a, self.b = nn.Linear(64, width), nn.Linear(width, 10)
+
+    def forward(self, x):
+        h = self.a(x.flatten(1))
+        return self.b(torch.relu(h) if float(h.detach().abs().sum()) > 0 else h)
+
+
+def test_a_symmetry_by_hand_serves_where_code_cannot_be_traced(tmp_path):
+    register_network("untraceable", Untraceable)
+    zoo = Zoo(tmp_path)
+    torch.manual_seed(0)
+    model, order = Untraceable(), torch.randperm(8)
+    twin = {"a.weight": model.a.weight[order], "a.bias": model.a.bias[order], "b.weight": model.b.weight[:, order], "b.bias": model.b.bias}
+    zoo.add("one", model.state_dict(), network=Network("untraceable"))
+    zoo.add("two", {k: v.detach() for k, v in twin.items()}, network=Network("untraceable"))
+    with pytest.raises(SymmetryError, match="register_symmetry"):
+        sweep(zoo, ("one", "two"), DIGITS, 3)
+    spec = {"a.weight": ["h", None], "a.bias": ["h"], "b.weight": [None, "h"], "b.bias": [None]}
+    wrong = PermutationSymmetry.from_spec(spec | {"b.weight": [None, None]}, model.state_dict())
+    register_symmetry(zoo.network_of("one"), wrong)
+    with pytest.raises(SymmetryError, match="another function"):
+        sweep(zoo, ("one", "two"), DIGITS, 3)
+    register_symmetry(zoo.network_of("one"), PermutationSymmetry.from_spec(spec, model.state_dict()))
+    found = sweep(zoo, ("one", "two"), DIGITS, 3)
+    np.testing.assert_allclose(found[found.split == "train"].loss, found.loss[0], rtol=1e-5)
+
+
+def test_a_pair_type_without_pairs_is_said(tmp_path):
+    with pytest.raises(ZooError, match="no star-source pair.*0 models as star, 0 models as source"):
+        sweep(tmp_path, "star-source", DIGITS)
 
 
 def test_a_difference_is_of_the_same_models():
