@@ -42,7 +42,9 @@ def pair_type(first_role: str, second_role: str) -> str:
 
 def _zoo(zoo: "Zoo | str | Path") -> Zoo:
     "A zoo that is one already keeps what it knows of its files."
-    return zoo if isinstance(zoo, Zoo) else Zoo(zoo)
+    if isinstance(zoo, Zoo): return zoo
+    if not Path(zoo).expanduser().is_dir(): raise ZooError(f"There is no zoo {zoo}: no such folder. Zoo({str(zoo)!r}) makes one.")
+    return Zoo(zoo)
 
 def pairs_of(
     zoo: "Zoo | str | Path",
