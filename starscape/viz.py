@@ -17,7 +17,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -28,9 +28,9 @@ import traitlets
 from traitlets import Bool, Bytes, Dict, Enum, Float, Int, List, Unicode
 
 import starscape
-from .barriers import barriers, pair_type, summarise, sweep_pairs
-from .data import DataError, SettingsError, Task, load_task, lookup
-from .interpolation import recalibrate
+from .barriers import barriers, pair_type, summarise, sweep_pairs, t_grid
+from .data import DataError, SettingsError, Task, UnknownName, load_task, lookup
+from .interpolation import CALIBRATION_BATCH, recalibrate
 from .planes import loss_planes
 from .training import evaluate
 from .uncertainty import bma, predictive
@@ -82,33 +82,64 @@ def _by_role(roles: Mapping[str, str]) -> dict[str, str]:
     "Stars first, then sources, held-outs and others; each by name."
     return dict(sorted(roles.items(), key=lambda item: (("star", "source", "heldout", "other").index(item[1]), item[0])))
 
-def task_of(zoo: Zoo, root: str | Path | None = None, download: bool = False) -> Task:
-    "The task that a zoo's models were trained on, as their files name it; a zoo that names none, or several, raises `SettingsError`."
-    names = {str(zoo.metadata(n).get("task")) for n in zoo.names} - {"None"}
-    if len(names) != 1: raise SettingsError(f"Say which task to measure on: task=…. The models of {zoo.path} name {', '.join(sorted(names)) or 'none'}.")
-    return load_task(names.pop(), root=root, download=download)
+def task_of(
+    zoo: Zoo,
+    root: str | Path | None = None,  # where its files are, and whether to fetch them: see `load_task`
+    download: bool = False,
+    how: str = "task=…",  # how the caller is told another task, for the message
+) -> Task:
+    """The task that a zoo's models were trained on, as their files name it.
+
+    Raises `SettingsError` for a zoo that names none or several, and for models that were trained on other data than
+    `load_task` gives under that name: a subset, or a task of one's own. Files without a fingerprint of their task,
+    such as imported ones, are believed."""
+    made = {n: zoo.metadata(n) for n in zoo.names}
+    names = sorted({str(m.get("task")) for m in made.values()} - {"None"})
+    if len(names) != 1: raise SettingsError(f"The models of {zoo.path} name {', '.join(names) or 'no task'}, wanted one task that all were trained on. Say which task to measure on: {how}.")
+    try: task = load_task(names[0], root=root, download=download)
+    except UnknownName as e: raise SettingsError(f"The models of {zoo.path} were trained on {names[0]!r}, which is none of the tasks that load_task knows. Say what to measure on: {how}.") from e
+    others = [n for n, m in made.items() if m.get("task_fingerprint") not in (None, task.fingerprint)]
+    if others: raise SettingsError(f"{len(others)} of the {len(made)} models of {zoo.path} ({', '.join(others[:3])}{', …' if others[3:] else ''}) were trained on another task named {names[0]!r}: its data are not those of load_task({names[0]!r}). "
+                                   f"Say which of the two to measure on: {how}.")
+    return task
+
+def _tasks_in_files(zoo: Zoo) -> set[str]:
+    "Fingerprints of what a zoo's models were trained on, as far as their files say."
+    return {zoo.metadata(n).get("task_fingerprint") for n in zoo.names} - {None}
 
 def cached_sweeps(
     zoo: Zoo,
-    task: Task | None = None,  # only what was measured on it; what the models were trained on if the zoo holds sweeps on several
+    task: Task | None = None,  # only what was measured on it; what the models were trained on if not given
+    points: int | Sequence[float] = 21,  # positions on each line
 ) -> pd.DataFrame:
-    "The sweeps that are in a zoo's cache, the newest of each pair; nothing is computed."
-    found = [value for value in zoo.cache.items("sweep") if "key" in value]
-    tasks = {value["key"]["task"] for value in found}
-    wanted = (task or task_of(zoo)).fingerprint if task is not None or len(tasks) > 1 else next(iter(tasks), None)
+    """The sweeps that are in a zoo's cache, the newest of each pair; nothing is computed.
+
+    Only curves that can be compared: measured on both splits at these positions, with the other settings of `sweep` as
+    they are by default (recalibrated BatchNorm, weight matching or none)."""
+    found = [value for value in zoo.cache.items("sweep") if "key" in value and _comparable(value["key"], t_grid(points).tolist())]
+    tasks, own = {value["key"]["task"] for value in found}, _tasks_in_files(zoo)
+    if task is not None: own = {task.fingerprint}
+    elif not own: own = tasks if len(tasks) < 2 else {task_of(zoo).fingerprint}
+    elif len(own) > 1 and tasks: own = {task_of(zoo).fingerprint}
     names = {zoo.digest(name): name for name in zoo.names} if found else {}
     newest = {}
     for value in found:
         key = value["key"]
-        if key["task"] == wanted and key["first"] in names and key["second"] in names:
-            newest[names[key["first"]], names[key["second"]], key["aligned"]] = value
+        if key["task"] in own and key["first"] in names and key["second"] in names:
+            pair = names[key["first"]], names[key["second"]]
+            newest[frozenset(pair), key["aligned"]] = *pair, key["aligned"], value  # a line and its reverse are one pair
     frames = []
-    for (first, second, aligned), value in newest.items():
+    for first, second, aligned, value in newest.values():
         splits, ts = value["key"]["splits"], value["key"]["ts"]
         pair = pair_type(*(zoo.metadata(name)["role"] for name in (first, second)))
         frames.append(pd.DataFrame(dict(first=first, second=second, pair=pair, aligned=aligned, split=np.repeat(splits, len(ts)), t=np.tile(ts, len(splits)),
                                         loss=np.ravel(value["loss"]), accuracy=np.ravel(value["accuracy"]))))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=SWEEP_COLUMNS)
+
+def _comparable(key: Mapping, ts: list[float]) -> bool:
+    "Whether `sweep(zoo, pair, task, ts)` gives what is kept under this key, on its task and aligned or not."
+    calibrated = key["batchnorm"] == "cumulative" and key.get("calibration") == CALIBRATION_BATCH
+    return key["ts"] == ts and {"train", "test"} <= set(key["splits"]) and (calibrated or key["batchnorm"] == "none") and key["seed"] in (None, 0)
 
 # %% ../nbs/06_viz.ipynb #45fee17b
 _pair_order = ("star-heldout", "star-source", "regular-regular", "star-star")
@@ -356,11 +387,11 @@ class BarrierExplorer(Panel):
         self,
         zoo,  # a Zoo, its folder, or a sweep frame
         task: Task | None = None,  # what to measure on; what the models were trained on if not given
-        points: int = 21,  # values of t in the sweeps it asks for
+        points: int | Sequence[float] = 21,  # positions on each line that it shows and asks for
         **traits,  # to begin with: metric="accuracy", …
     ):
         self.zoo, self.task, self.points = None if isinstance(zoo, pd.DataFrame) else Zoo(zoo), task, points
-        self.frame = check_sweep(zoo if self.zoo is None else cached_sweeps(self.zoo, task))
+        self.frame = check_sweep(zoo if self.zoo is None else cached_sweeps(self.zoo, task, points))
         self.roles = model_roles(self.frame) if self.zoo is None else _by_role({name: self.zoo.metadata(name)["role"] for name in self.zoo.names})
         packed = pack_sweep(self.frame, self.roles)
         start = dict(selection=list(self.roles), pairs=packed["index"]["pairs"], published=published_curves(), live=self.zoo is not None)

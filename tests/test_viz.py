@@ -1,6 +1,7 @@
 "The panels as people meet them: the exported file in a browser that is offline, by mouse and by keyboard alone."
 
 import csv
+import itertools
 import json
 import re
 from pathlib import Path
@@ -12,9 +13,13 @@ import pandas as pd
 import pytest
 import torch
 
-from starscape.barriers import barriers
-from starscape.viz import SCORES, BarrierExplorer, LossPlaneExplorer, StarDashboard, UncertaintyExplorer, panel_source, write_report
-import itertools
+from starscape.barriers import barriers, sweep
+from starscape.data import SettingsError, Task, load_task
+from starscape.networks import Network
+from starscape.star_training import train_star
+from starscape.training import Recipe, train_population
+from starscape.viz import SCORES, BarrierExplorer, LossPlaneExplorer, StarDashboard, UncertaintyExplorer, cached_sweeps, panel_source, task_of, write_report
+from starscape.zoo import Zoo
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 HIGH = {"star-source": 0.03, "star-heldout": 0.05, "regular-regular": 0.15}
@@ -677,3 +682,68 @@ def test_choosing_no_model_says_so_and_all_brings_the_curves_back(open_panel):
     page.get_by_role("button", name="All").click()
     settle(page)
     assert page.locator("[role=figure]:visible").count() == 2 and len(lines(page)) == 3
+
+
+PART = load_task("digits").subset(200, 100)  # a task of one's own that is called digits
+
+
+@pytest.fixture
+def own_zoo(tmp_path):
+    "A star, two sources and a held-out model, with BatchNorm, trained on a part of digits."
+    zoo = train_population(PART, Network("mlp", width=6, depth=1, batchnorm=True), Recipe(epochs=2), tmp_path / "zoo", n_sources=2, n_heldout=1)
+    train_star(PART, zoo, Recipe(epochs=2))
+    return zoo
+
+
+@pytest.mark.parametrize("task", [PART, Task("digits", *load_task("digits").split("test"), *load_task("digits").split("test"))], ids=["a part", "same name"])
+def test_a_task_of_ones_own_is_not_mistaken_for_the_one_of_its_name(task, tmp_path):
+    zoo = train_population(task, Network("mlp", width=4, depth=1), Recipe(epochs=1), tmp_path / "zoo", n_sources=2, n_heldout=1)
+    train_star(task, zoo, Recipe(epochs=1))
+    panels = BarrierExplorer(zoo), LossPlaneExplorer(zoo, resolution=3), UncertaintyExplorer(zoo)
+    for panel in panels:
+        with pytest.raises(SettingsError, match="4 of the 4 models .* were trained on another task named 'digits'.*task=…"):
+            panel.compute(block=True)
+        assert panel.failed and "another task" in panel.status
+    assert not zoo.cache.items("sweep") and not zoo.cache.items("plane") and not zoo.cache.items("bma")
+    measured = sweep(zoo, "star-source", task, 3)
+    sweep(zoo, "star-source", load_task("digits"), 3)
+    shown = BarrierExplorer(zoo, points=3)  # the cache is searched for what the models were trained on, which need not be found by its name
+    assert shown.frame.loss.tolist() == pytest.approx(measured.sort_values(["first", "second", "split", "t"]).loss.tolist())
+    assert BarrierExplorer(zoo, task, points=3).frame.equals(shown.frame)
+    assert not BarrierExplorer(zoo, load_task("digits"), points=3).frame.equals(shown.frame)
+
+
+def test_files_without_a_fingerprint_are_believed(tmp_path):
+    zoo = Zoo(tmp_path / "zoo")
+    for name in ("source-000", "source-001"):
+        zoo.add(name, Network("mlp", width=4, depth=1, input_shape=[1, 8, 8]).build(), "source", network=Network("mlp", width=4, depth=1, input_shape=[1, 8, 8]), task="digits")
+    assert task_of(zoo).fingerprint == load_task("digits").fingerprint
+    with pytest.raises(SettingsError, match="name no task, wanted one.*--task"):
+        task_of(Zoo(tmp_path / "empty"), how="--task")
+    zoo.add("heldout-000", zoo.state("source-000"), "heldout", task="mine")
+    with pytest.raises(SettingsError, match="name digits, mine, wanted one"):
+        task_of(zoo)
+    for name in ("source-000", "source-001"):
+        (zoo.path / f"{name}.safetensors").unlink()
+    with pytest.raises(SettingsError, match="trained on 'mine', which is none of the tasks"):
+        task_of(zoo)
+
+
+def test_a_panel_takes_from_the_cache_what_it_would_have_measured(own_zoo):
+    settings = (dict(points=5), dict(splits=("train",)), dict(splits=("test",)), dict(batchnorm="keep"), dict(batchnorm="momentum"), dict(n_restarts=2), dict(seed=1), dict(align_to="star-000"))
+    for other in settings:
+        sweep(own_zoo, ["star-source", "regular-regular"], PART, **(dict(points=3) | other))
+    assert cached_sweeps(own_zoo, PART, 3).empty
+    panel = BarrierExplorer(own_zoo, PART, points=3)
+    assert panel.missing == 2 + 1 + 2
+    panel.compute(block=True)
+    assert panel.missing == 0 and set(panel.frame.groupby(["first", "second", "split"]).size()) == {3} and len(panel.frame) == 5 * 2 * 3
+    wanted = sweep(own_zoo, ["star-source", "star-heldout"], PART, 3, splits=("test", "train"), cached=False)
+    for row in wanted.itertuples():
+        found = panel.frame.query("first == @row.first and second == @row.second and split == @row.split and t == @row.t")
+        assert found.loss.item() == pytest.approx(row.loss, rel=1e-5)
+    pd.testing.assert_frame_equal(BarrierExplorer(own_zoo, PART, points=3).frame, panel.frame, check_dtype=False)
+    assert BarrierExplorer(own_zoo, PART, points=[0, 0.5, 1]).missing == 0 and BarrierExplorer(own_zoo, PART).missing == 5
+    (own_zoo.path / "cache.sqlite").unlink()
+    sweep(own_zoo, [("source-000", "star-000"), ("star-000", "source-000")], PART, 3, splits=("test", "train"))
+    assert len(BarrierExplorer(own_zoo, PART, points=3).frame) == 2 * 3  # a line and its reverse are one pair
