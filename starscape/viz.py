@@ -12,6 +12,7 @@ __all__ = ['SWEEP_COLUMNS', 'SCORES', 'panel_source', 'plotly_source', 'check_sw
 import base64
 import gzip
 import html
+import inspect
 import itertools
 import json
 import math
@@ -253,7 +254,18 @@ def _duration(seconds: float) -> str:
     return f"{seconds} s" if seconds < 100 else f"{round(seconds / 60)} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 # %% ../nbs/06_viz.ipynb #3347bf72
+def _empty_figure(text: str):
+    "A figure without axes that says why it is empty."
+    import plotly.graph_objects as go
+    figure = go.Figure().add_annotation(text=html.escape(text), x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
+    return figure.update_layout(template="simple_white", height=240, xaxis_visible=False, yaxis_visible=False)
+
 _numbers = itertools.count()
+
+def _opened(task: Task | None, **more) -> list[str]:
+    "Arguments as Python, and a comment on them: a task cannot be written down, so it stands under a name."
+    given = ({} if task is None else dict(task="task")) | {k: repr(v) for k, v in more.items()}
+    return ["".join(f", {k}={v}" for k, v in given.items()), "" if task is None else f"  # task: your Task {task.name!r}"]
 
 class Panel(anywidget.AnyWidget):
     "What the explorers share. All traits can be set from Python and observed; the browser sets them too."
@@ -268,12 +280,22 @@ class Panel(anywidget.AnyWidget):
     live = Bool(True).tag(sync=True)  # whether a kernel can compute what is missing
     missing = Int(0).tag(sync=True)  # how much of what is asked for has not been computed
     clicked = Dict().tag(sync=True)  # what was last clicked, in the panel's own terms
+    opened = List(Unicode()).tag(sync=True)  # what it was opened with beside its zoo, for Copy Python: see `_opened`
     title = "starscape"
 
     def __init__(self, **traits):
         self._run, self._worker, self._lock = None, None, threading.RLock()
+        for name in traits:
+            if not self.has_trait(name): lookup(f"option of a {type(self).__name__}", name, self._options())
         super().__init__(number=next(_numbers), **traits)
         self.on_msg(lambda _, message, buffers: self._hear(message))
+
+    @classmethod
+    def _options(cls) -> list[str]:
+        "What can be said when a panel is opened: its arguments, and the traits that are no data."
+        arguments = [p.name for p in list(inspect.signature(cls.__init__).parameters.values())[2:] if p.kind is not p.VAR_KEYWORD]
+        traits = [k for k, t in cls.class_traits(sync=True).items() if k not in Panel.class_traits() and not isinstance(t, (Dict, Bytes))]
+        return [*arguments, *traits]
 
     def _hear(self, message: dict) -> None:
         if message.get("type") == "plotly": self.send({"type": "plotly"}, [plotly_source()])
@@ -395,6 +417,7 @@ class BarrierExplorer(Panel):
         self.roles = model_roles(self.frame) if self.zoo is None else _by_role({name: self.zoo.metadata(name)["role"] for name in self.zoo.names})
         packed = pack_sweep(self.frame, self.roles)
         start = dict(selection=list(self.roles), pairs=packed["index"]["pairs"], published=published_curves(), live=self.zoo is not None)
+        if self.zoo is not None: start["opened"] = _opened(task, **({} if points == 21 else dict(points=points if isinstance(points, int) else t_grid(points).tolist())))
         super().__init__(panel="barriers", **packed, **(start | traits))
         self._count_missing()
 
@@ -470,6 +493,7 @@ class BarrierExplorer(Panel):
         unit, by = ("%", 100) if self.metric == "accuracy" else ("nats", 1)
         name = {"loss": "Loss", "accuracy": "Accuracy", "barrier": "Loss above the straight line"}[self.metric]
         noun = "accuracy_barrier" if self.metric == "accuracy" else "loss_barrier"
+        if self.to_dataframe().empty: return _empty_figure("No pair of the chosen models has been measured yet: see compute()." if self.live else "No measured pair among the chosen models and pair types.")
         figure = make_subplots(rows=2, cols=1, row_heights=[.7, .3], vertical_spacing=.16)
         drawn = self.to_dataframe().assign(height=lambda f: by * f["accuracy" if self.metric == "accuracy" else "loss"])
         for (pair, aligned), group in drawn.groupby(["pair", "aligned"], sort=False):
@@ -520,7 +544,7 @@ class LossPlaneExplorer(Panel):
     "Loss and accuracy in the plane through three models."
     models = List(Dict()).tag(sync=True)  # name and role of those to choose from
     plane, grid = Dict().tag(sync=True), Bytes().tag(sync=True)  # see `pack_plane`
-    selection = List(Unicode(), minlen=3, maxlen=3).tag(sync=True)  # names of the three models that span the plane
+    selection = List(Unicode()).tag(sync=True)  # names of the three models that span the plane; of one, where it was made of directions
     metric = Enum(["loss", "accuracy"], "loss").tag(sync=True)
     split = Enum(["train", "test"], "train").tag(sync=True)
     alignment = Enum(["aligned", "raw"], "aligned").tag(sync=True)  # the second and third model permuted, or as they were trained
@@ -533,8 +557,8 @@ class LossPlaneExplorer(Panel):
 
     def __init__(
         self,
-        zoo,  # a Zoo, its folder, or a LossPlane
-        names: Iterable[str] | None = None,  # the three models; a star, a source and a held-out model if not given
+        zoo,  # a Zoo, its folder, or a LossPlane: through three models, or along directions from one
+        names: Iterable[str] | None = None,  # the three models; a star, a source and a held-out model if not given, of a LossPlane those that span it
         task: Task | None = None,  # what to measure on; what the models were trained on if not given
         **traits,  # to begin with: metric="accuracy", …
     ):
@@ -544,9 +568,13 @@ class LossPlaneExplorer(Panel):
         if self.zoo is None: roles = dict(zip(self.result.points.name, self.result.points.role))
         else: roles = {name: self.zoo.metadata(name)["role"] for name in self.zoo.names}
         self.roles = _by_role(roles)
-        names = list(names) if names is not None else _three(self.roles)
+        spanning = list(getattr(self.result, "names", ()))
+        if names is None: names = spanning or _three(self.roles)
+        names = list(names)
+        if spanning and set(names) != set(spanning): raise SettingsError(f"This plane is spanned by {', '.join(spanning)}; found names = {names}. Leave them out, or open the panel with the zoo.")
         packed = pack_plane(self.result.frame(), self.result.points, names) if self.result is not None else {}
         start = dict(selection=names, models=[dict(name=n, role=r) for n, r in self.roles.items()], live=self.zoo is not None)
+        if self.zoo is not None: start["opened"] = _opened(task)
         super().__init__(panel="plane", **packed, **(start | traits))
         self._new_plane()
 
@@ -554,7 +582,8 @@ class LossPlaneExplorer(Panel):
     def _known_models(self, proposal):
         names = proposal["value"]
         for name in names: lookup("model", name, self.roles)
-        if len(set(names)) != 3: raise SettingsError(f"A plane goes through three different models, found {', '.join(names)}.")
+        around_one = self.zoo is None and tuple(names) == getattr(self.result, "names", ())
+        if not around_one and not len(names) == len(set(names)) == 3: raise SettingsError(f"A plane goes through three different models, found {', '.join(names) or 'none'}.")
         return names
 
     @traitlets.validate("line")
@@ -632,6 +661,7 @@ class LossPlaneExplorer(Panel):
     def figure(self):
         "A plain `plotly.graph_objects.Figure` of what is drawn."
         import plotly.graph_objects as go
+        if self.result is None: return _empty_figure("This plane has not been computed yet: see compute().")
         frame, points = self.to_dataframe(), self.summary()
         by, unit = (100, "%") if self.metric == "accuracy" else (1, "nats")
         grid = frame.pivot(index="y", columns="x", values=self.metric) * by
@@ -706,6 +736,10 @@ def pack_predictions(
     return dict(details=details, pixels=pixels)
 
 # %% ../nbs/06_viz.ipynb #2d964216
+_sample_counts = range(2, 20)  # that a panel computes scores of
+
+def _counts(scores: Mapping[str, dict]) -> list[int]: return sorted({n for s in scores.values() for n in s["n_samples"]})
+
 class UncertaintyExplorer(Panel):
     "Accuracy, calibration and ranking of the star posterior beside the ensemble of the sources."
     scores = Dict().tag(sync=True)  # see `pack_scores`
@@ -727,12 +761,19 @@ class UncertaintyExplorer(Panel):
         self.roles = {} if self.zoo is None else _by_role({n: self.zoo.metadata(n)["role"] for n in self.zoo.names})
         packed = pack_predictions(predictions, task.test_y.numpy(force=True), task.test_x.numpy(force=True)) if predictions else {}
         start = dict(scores=pack_scores(self.frame), live=self.zoo is not None, selection=[n for n, r in self.roles.items() if r in ("star", "source")])
+        if self.zoo is not None: start["opened"] = _opened(task)
         super().__init__(panel="uncertainty", **packed, **(start | traits))
         self._show_scores()
 
     @traitlets.validate("selection")
     def _known_models(self, proposal):
         for name in proposal["value"]: lookup("model", name, self.roles)
+        return proposal["value"]
+
+    @traitlets.validate("samples")
+    def _known_samples(self, proposal):
+        counts = _counts(self.scores) or list(_sample_counts)
+        if proposal["value"] not in (0, *counts): raise SettingsError(f"There are no scores of the mean of {proposal['value']} samples, wanted one of {', '.join(map(str, counts))}. For others, give the frame of bma(zoo, task, posterior, n_samples=…).")
         return proposal["value"]
 
     @traitlets.validate("posteriors")
@@ -756,7 +797,7 @@ class UncertaintyExplorer(Panel):
         predictions = {}
         for i, posterior in enumerate(posteriors):
             yield i / 2, f"Scores of the {posterior} posterior"
-            scores = bma(self.zoo, task, posterior, star=star, sources=sources)
+            scores = bma(self.zoo, task, posterior, _sample_counts, star=star, sources=sources)
             run.check()
             self.frame = pd.concat([self.frame[self.frame.posterior != posterior], scores], ignore_index=True) if len(self.frame) else scores
             self._show_scores()
@@ -772,7 +813,7 @@ class UncertaintyExplorer(Panel):
         with self.hold_sync():
             self.scores = scores
             self.posteriors = [*self.posteriors, *new]
-            counts = sorted({n for s in scores.values() for n in s["n_samples"]})
+            counts = _counts(scores)
             if counts and self.samples not in counts: self.samples = counts[-1]
             self.missing = 0 if scores or self.zoo is None else 1
 
@@ -788,6 +829,7 @@ class UncertaintyExplorer(Panel):
     def figure(self):
         "A plain `plotly.graph_objects.Figure` of the six scores."
         from plotly.subplots import make_subplots
+        if self.to_dataframe().empty: return _empty_figure("There are no scores yet: see compute()." if self.live else "No posterior is chosen.")
         titles = ["Accuracy", "Negative log-likelihood (nats)", "Brier score", "ECE", "AUROC, maximum probability", "AUROC, entropy"]
         figure = make_subplots(rows=2, cols=3, subplot_titles=titles)
         looks = {"star": ("star posterior", "#8a3f74", "solid"), "ensemble": ("ensemble", "#0068a8", "dash")}
@@ -806,6 +848,7 @@ class StarDashboard(Panel):
     tabs = List(Dict()).tag(sync=True)  # name, and the model of the panel behind it
     tab = Unicode("Barriers").tag(sync=True)  # name of the tab in front
     selection = List(Unicode()).tag(sync=True)  # names of the models that all panels work with
+    note = Unicode().tag(sync=True)  # which tab is absent, and why
     title = "Star domain"
 
     def __init__(
@@ -814,11 +857,13 @@ class StarDashboard(Panel):
         task: Task | None = None,  # what to measure on; what the models were trained on if not given
         panels: Mapping[str, Panel] | None = None,  # other panels than the three, by tab name
     ):
+        n, note = (3, "") if panels else (len(Zoo(zoo)), "")
+        if n < 3: note = f"There is no tab for the loss plane: a plane goes through three models, and this zoo holds {n}."
         self.panels = dict(panels) if panels else {
-            "Barriers": BarrierExplorer(zoo, task), "Loss plane": LossPlaneExplorer(zoo, task=task), "Uncertainty": UncertaintyExplorer(zoo, task)}
+            "Barriers": BarrierExplorer(zoo, task), **({} if note else {"Loss plane": LossPlaneExplorer(zoo, task=task)}), "Uncertainty": UncertaintyExplorer(zoo, task)}
         tabs = [dict(name=name, model=f"IPY_MODEL_{panel.model_id}") for name, panel in self.panels.items()]
         self._barriers = next((p for p in self.panels.values() if isinstance(p, BarrierExplorer)), None)
-        super().__init__(panel="dashboard", tabs=tabs, tab=tabs[0]["name"])
+        super().__init__(panel="dashboard", tabs=tabs, tab=tabs[0]["name"], note=note)
         if self._barriers is not None: traitlets.link((self._barriers, "selection"), (self, "selection"))
 
     @traitlets.validate("tab")
