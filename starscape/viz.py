@@ -117,30 +117,40 @@ def cached_sweeps(
 
     Only curves that can be compared: measured on both splits at these positions, with the other settings of `sweep` as
     they are by default (recalibrated BatchNorm, weight matching or none)."""
-    found = [value for value in zoo.cache.items("sweep") if "key" in value and _comparable(value["key"], t_grid(points).tolist())]
-    tasks, own = {value["key"]["task"] for value in found}, _tasks_in_files(zoo)
+    return _cached(zoo, task, points)[0]
+
+def _cached(zoo: Zoo, task: Task | None, points) -> tuple[pd.DataFrame, str]:
+    "What `cached_sweeps` finds, and a sentence on the pairs that it leaves out."
+    found, ts, own = [value for value in zoo.cache.items("sweep") if "key" in value], t_grid(points).tolist(), _tasks_in_files(zoo)
+    tasks = {value["key"]["task"] for value in found}
     if task is not None: own = {task.fingerprint}
     elif not own: own = tasks if len(tasks) < 2 else {task_of(zoo).fingerprint}
     elif len(own) > 1 and tasks: own = {task_of(zoo).fingerprint}
     names = {zoo.digest(name): name for name in zoo.names} if found else {}
-    newest = {}
+    newest, others = {}, {}
     for value in found:
         key = value["key"]
         if key["task"] in own and key["first"] in names and key["second"] in names:
             pair = names[key["first"]], names[key["second"]]
-            newest[frozenset(pair), key["aligned"]] = *pair, key["aligned"], value  # a line and its reverse are one pair
+            which = frozenset(pair), key["aligned"]  # a line and its reverse are one pair
+            if why := _differs(key, ts): others[which] = why
+            else: newest[which] = *pair, key["aligned"], value
+    others = {which: why for which, why in others.items() if which not in newest}
+    left = f"Not shown: {len(others)} pairs that were measured with other settings ({', '.join(sorted(set(others.values())))})." if others else ""
     frames = []
     for first, second, aligned, value in newest.values():
         splits, ts = value["key"]["splits"], value["key"]["ts"]
         pair = pair_type(*(zoo.metadata(name)["role"] for name in (first, second)))
         frames.append(pd.DataFrame(dict(first=first, second=second, pair=pair, aligned=aligned, split=np.repeat(splits, len(ts)), t=np.tile(ts, len(splits)),
                                         loss=np.ravel(value["loss"]), accuracy=np.ravel(value["accuracy"]))))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=SWEEP_COLUMNS)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=SWEEP_COLUMNS), left
 
-def _comparable(key: Mapping, ts: list[float]) -> bool:
-    "Whether `sweep(zoo, pair, task, ts)` gives what is kept under this key, on its task and aligned or not."
-    calibrated = key["batchnorm"] == "cumulative" and key.get("calibration") == CALIBRATION_BATCH
-    return key["ts"] == ts and {"train", "test"} <= set(key["splits"]) and (calibrated or key["batchnorm"] == "none") and key["seed"] in (None, 0)
+def _differs(key: Mapping, ts: list[float]) -> str:
+    "Why `sweep(zoo, pair, task, ts)` does not give what is kept under this key; \"\" if it does, on that task, aligned or not."
+    if key["ts"] != ts: return f"{len(key['ts'])} points" if len(key["ts"]) != len(ts) else "other points"
+    if not {"train", "test"} <= set(key["splits"]): return f"{', '.join(key['splits'])} alone"
+    if key["batchnorm"] not in ("none", "cumulative") or key.get("calibration", CALIBRATION_BATCH) != CALIBRATION_BATCH: return f"batchnorm {key['batchnorm']}"
+    return "" if key["seed"] in (None, 0) else f"seed {key['seed']}"
 
 # %% ../nbs/06_viz.ipynb #45fee17b
 _pair_order = ("star-heldout", "star-source", "regular-regular", "star-star")
@@ -413,10 +423,11 @@ class BarrierExplorer(Panel):
         **traits,  # to begin with: metric="accuracy", …
     ):
         self.zoo, self.task, self.points = None if isinstance(zoo, pd.DataFrame) else Zoo(zoo), task, points
-        self.frame = check_sweep(zoo if self.zoo is None else cached_sweeps(self.zoo, task, points))
+        frame, left = (zoo, "") if self.zoo is None else _cached(self.zoo, task, points)
+        self.frame = check_sweep(frame)
         self.roles = model_roles(self.frame) if self.zoo is None else _by_role({name: self.zoo.metadata(name)["role"] for name in self.zoo.names})
         packed = pack_sweep(self.frame, self.roles)
-        start = dict(selection=list(self.roles), pairs=packed["index"]["pairs"], published=published_curves(), live=self.zoo is not None)
+        start = dict(selection=list(self.roles), pairs=packed["index"]["pairs"], published=published_curves(), live=self.zoo is not None, status=left)
         if self.zoo is not None: start["opened"] = _opened(task, **({} if points == 21 else dict(points=points if isinstance(points, int) else t_grid(points).tolist())))
         super().__init__(panel="barriers", **packed, **(start | traits))
         self._count_missing()

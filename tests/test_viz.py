@@ -736,7 +736,7 @@ def test_a_panel_takes_from_the_cache_what_it_would_have_measured(own_zoo):
         sweep(own_zoo, ["star-source", "regular-regular"], PART, **(dict(points=3) | other))
     assert cached_sweeps(own_zoo, PART, 3).empty
     panel = BarrierExplorer(own_zoo, PART, points=3)
-    assert panel.missing == 2 + 1 + 2
+    assert panel.missing == 2 + 1 + 2 and panel.status == "Not shown: 4 pairs that were measured with other settings (seed 1)."  # the last of each pair
     panel.compute(block=True)
     assert panel.missing == 0 and set(panel.frame.groupby(["first", "second", "split"]).size()) == {3} and len(panel.frame) == 5 * 2 * 3
     wanted = sweep(own_zoo, ["star-source", "star-heldout"], PART, 3, splits=("test", "train"), cached=False)
@@ -745,6 +745,7 @@ def test_a_panel_takes_from_the_cache_what_it_would_have_measured(own_zoo):
         assert found.loss.item() == pytest.approx(row.loss, rel=1e-5)
     pd.testing.assert_frame_equal(BarrierExplorer(own_zoo, PART, points=3).frame, panel.frame, check_dtype=False)
     assert BarrierExplorer(own_zoo, PART, points=[0, 0.5, 1]).missing == 0 and BarrierExplorer(own_zoo, PART).missing == 5
+    assert BarrierExplorer(own_zoo, PART, points=3).status == "" and "(3 points)" in BarrierExplorer(own_zoo, PART).status
     (own_zoo.path / "cache.sqlite").unlink()
     sweep(own_zoo, [("source-000", "star-000"), ("star-000", "source-000")], PART, 3, splits=("test", "train"))
     assert len(BarrierExplorer(own_zoo, PART, points=3).frame) == 2 * 3  # a line and its reverse are one pair
