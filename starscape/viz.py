@@ -687,8 +687,9 @@ class LossPlaneExplorer(Panel):
         contours = dict(contours_coloring="heatmap", line_color="white", line_width=.7) if self.view == "contours" else {}
         figure = go.Figure([(go.Contour if self.view == "contours" else go.Heatmap)(**field, **contours),
             go.Scatter(x=points.x, y=points.y, mode="markers+text", text=names, textposition="top center", marker=dict(size=12, color="white", line=dict(width=2, color="black")))])
-        figure.update_xaxes(title_text="x (distance in weight space)", showgrid=False)
-        figure.update_yaxes(title_text="y (distance in weight space)", showgrid=False)
+        units = ("distance in weight space",) * 2 if len(self.selection) == 3 else ("multiples of the first direction", "multiples of the second direction")
+        figure.update_xaxes(title_text=f"x ({units[0]})", showgrid=False)
+        figure.update_yaxes(title_text=f"y ({units[1]})", showgrid=False)
         return figure.update_layout(template="simple_white", height=560)
 
 def _three(roles: Mapping[str, str]) -> list[str]:

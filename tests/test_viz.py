@@ -768,6 +768,7 @@ def test_a_plane_of_directions_is_drawn_around_its_model(own_zoo, open_panel):
     assert panel.selection == ["star-000"] and list(panel.figure.data[1].text) == ["star-000"]
     page = open_panel(panel)
     assert page.locator('[aria-label="Loss (train, nats) over the plane around star-000"]').is_visible()
+    assert panel.figure.layout.xaxis.title.text == page.locator(".xtitle").first.text_content() == "x (multiples of the first direction)"
     assert page.get_by_text("Model in the middle").is_visible() and not page.get_by_text("Second model").is_visible()
     press(page, page.get_by_role("slider", name="Point, x"), "End")
     assert "loss" in page.locator(".ss-reading").inner_text() and "weight of" not in page.locator(".ss-reading").inner_text()

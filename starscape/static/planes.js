@@ -258,8 +258,8 @@ function renderPlane(model, root, plotly) {
       marker: { symbol: marks.map(p => SYMBOLS[p.role] ?? "square"), size: marks.map(p => (p.role === "star" ? 17 : 12)), color: "#ffffff", line: { width: 2, color: "#14171a" } } };
     map.draw([...fields, { x: triangle.map(p => p[0]), y: triangle.map(p => p[1]), type: "scatter", mode: "lines", hoverinfo: "skip", line: { color: "#ffffffc0", width: 1.5, dash: "dot" } }, dot], width => ({
       ...base, dragmode: false, ...frame(xs, ys, width),
-      xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: "x (distance in weight space)" }, range: [xs[0], xs[xs.length - 1]], fixedrange: true, nticks: 7, showgrid: false, constrain: "domain" },
-      yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: "y (distance in weight space)" }, range: [ys[0], ys[ys.length - 1]], fixedrange: true, nticks: 7, showgrid: false,
+      xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: `x (${corners.length === 3 ? "distance in weight space" : "multiples of the first direction"})` }, range: [xs[0], xs[xs.length - 1]], fixedrange: true, nticks: 7, showgrid: false, constrain: "domain" },
+      yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: `y (${corners.length === 3 ? "distance in weight space" : "multiples of the second direction"})` }, range: [ys[0], ys[ys.length - 1]], fixedrange: true, nticks: 7, showgrid: false,
         automargin: false, scaleanchor: "x", constrain: "domain" },
       annotations: marks.map(p => ({ x: p.x, y: p.y, text: escapeLabel(readable(p.name, 28)), showarrow: false, yshift: 20, font: { size: 12, color: "#14171a" }, bgcolor: "#ffffffd8", borderpad: 2 })),
     }));
