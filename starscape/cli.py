@@ -127,7 +127,8 @@ def _settings(text: str) -> dict:
 def _task_of(args: argparse.Namespace, zoo: Zoo) -> Task:
     "The task that was asked for, or else the one that the zoo's models were trained on."
     from starscape.viz import task_of
-    return load_task(args.task, root=args.root, download=args.download) if args.task else task_of(zoo, root=args.root, download=args.download)
+    if args.task: return load_task(args.task, root=args.root, download=args.download)
+    return task_of(zoo, root=args.root, download=args.download, how="--task NAME, for a dataset by its name; a task of your own can be given in Python alone, as in starscape.barriers.sweep(zoo, pairs, task)")
 
 def _existing(folder: str) -> Zoo:
     "A zoo that must be there already."
@@ -174,21 +175,21 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"starscape {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name, run, help, zoo=True, task=True):
+    def command(name, run, help, zoo=True, task="dataset; if not given, what the zoo's models were trained on"):
         c = commands.add_parser(name, help=help, description=help, formatter_class=_Formatter)
         if zoo: c.add_argument("zoo", help="folder of models")
         if task:
-            c.add_argument("--task", help="dataset; if not given, what the zoo's models were trained on, or digits")
+            c.add_argument("--task", help=task)
             c.add_argument("--root", help="folder with the dataset's files")
             c.add_argument("--download", action="store_true", help="fetch them if they are absent")
         c.add_argument("--device", help="cpu, cuda, …; the best there is if not given")
         c.set_defaults(run=run)
         return c
 
-    demo = command("demo", _demo, "train a population and its star on digits, and show the barriers (about a minute)", zoo=False, task=False)
+    demo = command("demo", _demo, "train a population and its star on digits, and show the barriers (about a minute)", zoo=False, task=None)
     demo.add_argument("--out", default="demo", metavar="FOLDER", help="where the models and results go; what is there is used again")
     demo.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
-    for c in (trained := command("train", _train, "train source models, held-out models and a star"), brought := command("import", _import, "bring in checkpoints from elsewhere", task=False)):
+    for c in (trained := command("train", _train, "train source models, held-out models and a star", task="dataset; digits if not given"), brought := command("import", _import, "bring in checkpoints from elsewhere", task=None)):
         c.add_argument("--network", default="mlp", help="architecture")
         c.add_argument("--settings", type=_settings, default={}, help="of the architecture: width=64,depth=3")
     for name, default, what in (("sources", 15, "source models"), ("heldout", 5, "held-out models"), ("epochs", 60, "of each model"), ("batch-size", 64, "examples in a step"), ("seed", 0, "of everything that is drawn; 0 if not given")):
@@ -205,10 +206,14 @@ def parser() -> argparse.ArgumentParser:
     explored.add_argument("--out", default="explore.html", metavar="FILE", help="the page")
     return top
 
+def _as_options(message: str) -> str:
+    "What a message advises in Python, as the command's options."
+    return message.replace("root= where", "--root for where").replace("download=True", "--download")
+
 def main(argv: Sequence[str] | None = None) -> int:
     "Run the command; returns its exit status."
     args = parser().parse_args(argv)
     try: args.run(args)
-    except StarscapeError as e: print(f"starscape {args.command}: {e}", file=sys.stderr); return 1
+    except StarscapeError as e: print(f"starscape {args.command}: {_as_options(str(e))}", file=sys.stderr); return 1
     except KeyboardInterrupt: print(f"\nstarscape {args.command}: interrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr); return 130
     return 0

@@ -148,6 +148,13 @@ class _Fusion:
         return sum(min(one() for _ in range(times)) for _ in range(n))
 
 # %% ../nbs/05a_fusion.ipynb #bb93a282
+def _set_apart(zoo: Zoo, name: str) -> str:
+    "Store a star as a model of another role, so that pairs, sweeps and posteriors of the zoo's stars leave it out; returns its name."
+    made = zoo.metadata(name)
+    role, _ = made.pop("role"), made.pop("network")
+    if role == "star": zoo.add(name, zoo.state(name), "other", network=zoo.network_of(name), overwrite=True, **made)
+    return name
+
 METHODS = ["regular", "best of n", "ensemble", "soup", "greedy soup", "sequential merge", "REPAIR", "star", "best star"]
 
 def fusion_table(
@@ -167,7 +174,7 @@ def fusion_table(
     and `accuracy_std`, `loss` (nats), `models` (how many the mean is over), `kept` (sources in the result), `chosen_by`
     (the split by which a model was chosen among several: `"test"` is an upper bound, as in the paper, not an estimate),
     `forward_passes`, `bytes` (of the weights that have to be kept) and `ms_per_1000` (inputs, on this machine). Stars are stored in the zoo as
-    `star-fusion-…`. Raises `SettingsError` for a |Z| that the zoo has not got."""
+    `star-fusion-…`, with the role "other": each has sources of its own, so they are not among `zoo.stars`. Raises `SettingsError` for a |Z| that the zoo has not got."""
     zoo = Zoo(zoo)
     work = _Fusion(zoo, task, device)
     sizes = [sizes] if isinstance(sizes, int) else list(sizes)
@@ -175,7 +182,7 @@ def fusion_table(
     rows = []
     for n in progress(sizes, desc="fusing", unit="|Z|"):
         names, prefix = zoo.sources[:n], "star-fusion" if mu == 1.0 else f"star-fusion-mu{mu:g}"
-        stars = [train_star(task, zoo, recipe, mu=mu, seed=seed + i, sources=names, name=f"{prefix}-{n:03}-{seed + i:03}", device=device) for i in range(n_stars)]
+        stars = [_set_apart(zoo, train_star(task, zoo, recipe, mu=mu, seed=seed + i, sources=names, name=f"{prefix}-{n:03}-{seed + i:03}", device=device)) for i in range(n_stars)]
         one, many = work.milliseconds(1), work.milliseconds(n)
         for row in _rows(work, names, stars, seed):
             passes = row.pop("passes")

@@ -349,10 +349,14 @@ def figure1(scale: "str | Scale" = "digits", folder: str | Path = "paper", *, si
     """Figure 1: the star–held-out barrier against |Z|, for stars trained from the first |Z| sources.
 
     One row a setting, split and |Z|: `whose`, `setting`, `split`, `n_sources`, `n_pairs`, `mean` and `std` of the loss barrier
-    over pairs (nats), `regular_regular` (the mean barrier between regular models). `sizes` replaces the scale's |Z|."""
+    over pairs (nats), `regular_regular` (the mean barrier between regular models). `sizes` replaces the scale's |Z|;
+    `SettingsError` for one that a setting has not got the sources for."""
     scale, place, frames = scale_of(scale), Place(Path(folder), root, download, device, seed), []
     for setting in _rows(scale, scale.main):
-        sizes_here = [z for z in (sizes or scale.sizes) if z <= setting.n_sources]
+        wrong = [z for z in (() if sizes is None else sizes) if not hasattr(z, "__index__") or not 1 <= z <= setting.n_sources]
+        if wrong or (sizes is not None and not len(sizes)): raise SettingsError(f"{setting.name} has {setting.n_sources} source models: sizes are whole numbers from 1 to {setting.n_sources}, found {', '.join(map(repr, wrong)) or 'none'}.")
+    for setting in _rows(scale, scale.main):
+        sizes_here = [z for z in (scale.sizes if sizes is None else sizes) if z <= setting.n_sources]
         regular = barriers(lines_of(setting, place, kinds=("regular-regular",))).groupby("split").loss_barrier.mean()
         for z in sizes_here:
             groups = barriers(lines_of(setting, place, z=z, kinds=("star-heldout",))).groupby("split", sort=False).loss_barrier

@@ -8,8 +8,10 @@ __all__ = ['DIRECTIONS', 'dot', 'combine', 'orthonormal', 'LossPlane', 'loss_pla
 
 # %% ../nbs/04a_planes.ipynb #56077fa2
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from .barriers import Lines, Matching, _zoo
@@ -66,6 +69,7 @@ class LossPlane:
     basis: tuple[dict[str, Tensor], dict[str, Tensor]] = field(repr=False)  # the directions of x and y
     parameters: tuple[str, ...] = field(repr=False)  # what lengths are measured over
     batchnorm: str = "none"  # how statistics were computed on the grid
+    names: tuple[str, ...] = ()  # the models that span it, the first at (0, 0); the one in the middle of `directions_plane`
 
     def frame(self) -> pd.DataFrame:
         "One row a grid point and split: x, y, split, loss, accuracy."
@@ -116,19 +120,21 @@ class _Grid:
         if not places: return
         evaluator, device = self.lines.evaluator, self.lines.device
         origin, u, v = ({k: t.to(device) for k, t in s.items()} for s in (self.origin, *self.basis))
+        scale = max(high - low for low, high in self.box)
+        is_model = lambda xy: any(math.dist(xy, e) < 1e-9 * scale for e in self.ends)
+        stale = evaluator.batchnorm == "momentum"  # running averages start from those of the first model, as on a line
+        kept = {f"{name}.{k}": origin[f"{name}.{k}"] for name, m in evaluator.module.named_modules() if m in evaluator.norms for k, _ in m.named_buffers()} if stale else {}
         def at(xy):
-            if xy.ndim == 1: return combine(origin, (float(xy[0]), u), (float(xy[1]), v))
+            if xy.ndim == 1: return combine(origin, (float(xy[0]), u), (float(xy[1]), v)) | ({} if is_model(xy.tolist()) else kept)
             x, y = (xy[:, i].to(device) for i in (0, 1))
             wide = lambda c, t: c.to(t).view(-1, *[1] * t.ndim)
             return {k: t + wide(x, t) * u[k] + wide(y, t) * v[k] if t.is_floating_point() else t.expand(len(x), *t.shape) for k, t in origin.items()}
         plane = Affine(at, lambda xy: xy, lambda k: (origin[k], u[k], v[k]))
-        scale = max(high - low for low, high in self.box)
         size = max(evaluator.stack, 64)
         for first in range(0, len(places), size):  # kept as they come: an interrupted plane resumes
             some = places[first : first + size]
             positions = torch.tensor([self.position(p) for p in some], dtype=torch.float64)
-            own = [any(math.dist(p, e) < 1e-9 * scale for e in self.ends) for p in positions.tolist()]
-            loss, accuracy = evaluator.measure(plane, positions, [not o for o in own], report)
+            loss, accuracy = evaluator.measure(plane, positions, [not is_model(p) for p in positions.tolist()], report)
             self.known |= {p: (a, b) for p, a, b in zip(some, loss.T.numpy(), accuracy.T.numpy())}
             self.save()
 
@@ -143,14 +149,22 @@ class _Grid:
         return tuple(np.stack([f[z] for f in found], 1).reshape(-1, n, n) for z in (0, 1))
 
 # %% ../nbs/04a_planes.ipynb #39b0fa36
+def _check_grid(resolution, name: str, reach, what: str, is_zero: bool = False) -> None:
+    "Raise `SettingsError` unless a grid has that many points a side and reaches that far."
+    if not hasattr(resolution, "__index__") or resolution < 2: raise SettingsError(f"resolution is the number of points along a side, a whole number from 2; found {resolution!r}.")
+    if not isinstance(reach, Real) or not (is_zero or 0 < reach < math.inf): raise SettingsError(f"{name} is {what}; found {reach!r}.")
+
 def loss_planes(
     zoo, names, task, resolution=25, margin=0.25, *, models=(), align=True, align_to=None, n_restarts=1, select="objective", splits=("train", "test"),
     batchnorm="cumulative", seed=0, memory_fraction=0.5, device=None, cached=True,
     report: Callable[[float], None] | None = None,  # called with the share done, in [0, 1]; what it raises ends the work
 ) -> Iterator[LossPlane]:
     "The plane of `loss_plane` on finer and finer grids; the last one is that of `loss_plane`. Coarse pictures need a resolution such as 17, 25, 33 or 49."
+    _check_grid(resolution, "margin", margin, "a share of the plane's size, at least 0", margin == 0)
+    if isinstance(names, str) or not isinstance(names, Iterable): raise SettingsError(f"A plane goes through three different models, given as a list of their names; found {names!r}.")
     zoo, names = _zoo(zoo), tuple(names)
     if len(names) != 3 or len(set(names)) != 3: raise SettingsError(f"A plane goes through three different models, found {', '.join(map(str, names)) or 'none'}.")
+    if isinstance(models, str): models = (models,)
     matching = Matching.of(align, to=align_to, n_restarts=n_restarts, select=select, seed=seed)
     others = [n for n in dict.fromkeys(models) if n not in names]
     first = names[0]
@@ -164,14 +178,13 @@ def loss_planes(
 
 def _plane(lines: Lines, origin, basis, parameters, states, spanning, resolution, margin, key, report, box=None) -> Iterator[LossPlane]:
     "Planes from coarse to fine. `states`: models whose place is told; those named in `spanning` lie in the plane and keep their statistics there."
-    if resolution < 2: raise SettingsError(f"resolution is the number of points along a side, at least 2, found {resolution}.")
-    if not margin >= 0: raise SettingsError(f"margin is a share of the plane's size, at least 0, found {margin}.")
-    empty = LossPlane(np.zeros(0), np.zeros(0), lines.splits, np.zeros(0), np.zeros(0), pd.DataFrame(), origin, basis, parameters, lines.batchnorm)
+    empty = LossPlane(np.zeros(0), np.zeros(0), lines.splits, np.zeros(0), np.zeros(0), pd.DataFrame(), origin, basis, parameters, lines.batchnorm, tuple(spanning))
     places = {n: empty.project(state) for n, state in states.items()}
     if box is None:
         corners = np.array([places[n][:2] for n in spanning])
         low, high = corners.min(0), corners.max(0)
         box = [(float(a - margin * (b - a)), float(b + margin * (b - a))) for a, b in zip(low, high)]
+    if lines.batchnorm == "momentum": key = dict(key, calibration="from the origin")
     grid = _Grid(lines, dict(key, box=box), origin, basis, [places[n][:2] for n in spanning], box)
     points = _points(lines, states, places)
     sides = _levels(resolution)
@@ -186,7 +199,7 @@ def _plane(lines: Lines, origin, basis, parameters, states, spanning, resolution
             grid.fill(n, tick)
             loss, accuracy = grid.values(n)
             xs, ys = (np.array([grid.position(grid.place(i, i, n))[z] for i in range(n)]) for z in (0, 1))
-            yield LossPlane(xs, ys, lines.splits, loss, accuracy, points, origin, basis, parameters, lines.batchnorm)
+            yield LossPlane(xs, ys, lines.splits, loss, accuracy, points, origin, basis, parameters, lines.batchnorm, tuple(spanning))
 
 def _points(lines: Lines, states, places) -> pd.DataFrame:
     "Where models lie, how far from the plane, and how good they are themselves."
@@ -224,8 +237,9 @@ def loss_plane(
     """Loss and accuracy in the plane through three models, the second and third of them aligned.
 
     The axes are orthonormal: distances in the plane are distances between parameters. Grid points that are one of the
-    three models keep its BatchNorm statistics, all others get their own. Raises `SettingsError` for models that span no
-    plane or are of different networks, `UnknownName` for unknown ones."""
+    three models keep its BatchNorm statistics, all others get their own; with "momentum", running averages that start from
+    the first model's, as in `sweep`. Raises `SettingsError` for models that span no plane or are of different networks and
+    for settings out of range, `UnknownName` for unknown models."""
     *_, plane = loss_planes(zoo, names, task, resolution, margin, models=models, align=align, align_to=align_to, n_restarts=n_restarts, select=select, splits=splits,
                             batchnorm=batchnorm, seed=seed, memory_fraction=memory_fraction, device=device, cached=cached, report=report)
     return plane
@@ -262,16 +276,18 @@ def top_eigenvectors(
     own, (x, y) = module.state_dict(), task.split(split)
     params = {n: p.detach().clone() for n, p in module.named_parameters() if p.is_floating_point()}
     shapes, buffers = [p.shape for p in params.values()], dict(module.named_buffers())
+    gradient_of = partial(torch.autograd.grad, materialize_grads=True)  # zero where the loss does not depend on a parameter
     def unflatten(flat): return dict(zip(params, (part.view(s) for part, s in zip(flat.split([math.prod(s) for s in shapes]), shapes))))
     def product(vector: np.ndarray) -> np.ndarray:
         step = unflatten(torch.as_tensor(vector.ravel(), dtype=next(iter(params.values())).dtype, device=x.device))
         total = None
         for xs, ys in zip(x.split(batch_size), y.split(batch_size)):
             leaves = {n: p.clone().requires_grad_() for n, p in params.items()}
-            loss = cross_entropy(functional_call(module, {**buffers, **leaves}, (xs,)).float(), ys, reduction="sum") / len(y)
-            gradient = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
-            slope = sum((g * step[n]).sum() for n, g in zip(leaves, gradient))
-            part = torch.cat([h.flatten() for h in torch.autograd.grad(slope, list(leaves.values()))])
+            with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have no second derivative
+                loss = cross_entropy(functional_call(module, {**buffers, **leaves}, (xs,)).float(), ys, reduction="sum") / len(y)
+                gradient = gradient_of(loss, list(leaves.values()), create_graph=True)
+                slope = sum((g * step[n]).sum() for n, g in zip(leaves, gradient))
+                part = torch.cat([h.flatten() for h in gradient_of(slope, list(leaves.values()))])
             total = part if total is None else total + part
         return total.double().cpu().numpy()
     n = sum(math.prod(s) for s in shapes)
@@ -304,7 +320,7 @@ def directions_plane(
 ) -> LossPlane:
     "Loss and accuracy around one model: along two filter-normalised random directions, or the two in which the training loss curves most."
     if directions not in DIRECTIONS: raise SettingsError(f"directions is 'random' or 'hessian', found {directions!r}.")
-    if not extent > 0: raise SettingsError(f"extent must be positive, found {extent}.")
+    _check_grid(resolution, "extent", extent, "a length in units of the directions, positive and finite")
     zoo = _zoo(zoo)
     lines = Lines(zoo, [(name, name)], task, Matching(None), splits, batchnorm, memory_fraction, device, cached)
     module, state = zoo.network(name), zoo.state(name)

@@ -12,12 +12,13 @@ __all__ = ['SWEEP_COLUMNS', 'SCORES', 'panel_source', 'plotly_source', 'check_sw
 import base64
 import gzip
 import html
+import inspect
 import itertools
 import json
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -28,9 +29,9 @@ import traitlets
 from traitlets import Bool, Bytes, Dict, Enum, Float, Int, List, Unicode
 
 import starscape
-from .barriers import barriers, pair_type, summarise, sweep_pairs
-from .data import DataError, SettingsError, Task, load_task, lookup
-from .interpolation import recalibrate
+from .barriers import barriers, pair_type, summarise, sweep_pairs, t_grid
+from .data import DataError, SettingsError, Task, UnknownName, load_task, lookup
+from .interpolation import CALIBRATION_BATCH, recalibrate
 from .planes import loss_planes
 from .training import evaluate
 from .uncertainty import bma, predictive
@@ -82,33 +83,74 @@ def _by_role(roles: Mapping[str, str]) -> dict[str, str]:
     "Stars first, then sources, held-outs and others; each by name."
     return dict(sorted(roles.items(), key=lambda item: (("star", "source", "heldout", "other").index(item[1]), item[0])))
 
-def task_of(zoo: Zoo, root: str | Path | None = None, download: bool = False) -> Task:
-    "The task that a zoo's models were trained on, as their files name it; a zoo that names none, or several, raises `SettingsError`."
-    names = {str(zoo.metadata(n).get("task")) for n in zoo.names} - {"None"}
-    if len(names) != 1: raise SettingsError(f"Say which task to measure on: task=…. The models of {zoo.path} name {', '.join(sorted(names)) or 'none'}.")
-    return load_task(names.pop(), root=root, download=download)
+def task_of(
+    zoo: Zoo,
+    root: str | Path | None = None,  # where its files are, and whether to fetch them: see `load_task`
+    download: bool = False,
+    how: str = "task=…",  # how the caller is told another task, for the message
+) -> Task:
+    """The task that a zoo's models were trained on, as their files name it.
+
+    Raises `SettingsError` for a zoo that names none or several, and for models that were trained on other data than
+    `load_task` gives under that name: a subset, or a task of one's own. Files without a fingerprint of their task,
+    such as imported ones, are believed."""
+    made = {n: zoo.metadata(n) for n in zoo.names}
+    names = sorted({str(m.get("task")) for m in made.values()} - {"None"})
+    if len(names) != 1: raise SettingsError(f"The models of {zoo.path} name {', '.join(names) or 'no task'}, wanted one task that all were trained on. Say which task to measure on: {how}.")
+    try: task = load_task(names[0], root=root, download=download)
+    except UnknownName as e: raise SettingsError(f"The models of {zoo.path} were trained on {names[0]!r}, which is none of the tasks that load_task knows. Say what to measure on: {how}.") from e
+    others = [n for n, m in made.items() if m.get("task_fingerprint") not in (None, task.fingerprint)]
+    if others: raise SettingsError(f"{len(others)} of the {len(made)} models of {zoo.path} ({', '.join(others[:3])}{', …' if others[3:] else ''}) were trained on another task named {names[0]!r}: its data are not those of load_task({names[0]!r}). "
+                                   f"Say which of the two to measure on: {how}.")
+    return task
+
+def _tasks_in_files(zoo: Zoo) -> set[str]:
+    "Fingerprints of what a zoo's models were trained on, as far as their files say."
+    return {zoo.metadata(n).get("task_fingerprint") for n in zoo.names} - {None}
 
 def cached_sweeps(
     zoo: Zoo,
-    task: Task | None = None,  # only what was measured on it; what the models were trained on if the zoo holds sweeps on several
+    task: Task | None = None,  # only what was measured on it; what the models were trained on if not given
+    points: int | Sequence[float] = 21,  # positions on each line
 ) -> pd.DataFrame:
-    "The sweeps that are in a zoo's cache, the newest of each pair; nothing is computed."
-    found = [value for value in zoo.cache.items("sweep") if "key" in value]
+    """The sweeps that are in a zoo's cache, the newest of each pair; nothing is computed.
+
+    Only curves that can be compared: measured on both splits at these positions, with the other settings of `sweep` as
+    they are by default (recalibrated BatchNorm, weight matching or none)."""
+    return _cached(zoo, task, points)[0]
+
+def _cached(zoo: Zoo, task: Task | None, points) -> tuple[pd.DataFrame, str]:
+    "What `cached_sweeps` finds, and a sentence on the pairs that it leaves out."
+    found, ts, own = [value for value in zoo.cache.items("sweep") if "key" in value], t_grid(points).tolist(), _tasks_in_files(zoo)
     tasks = {value["key"]["task"] for value in found}
-    wanted = (task or task_of(zoo)).fingerprint if task is not None or len(tasks) > 1 else next(iter(tasks), None)
+    if task is not None: own = {task.fingerprint}
+    elif not own: own = tasks if len(tasks) < 2 else {task_of(zoo).fingerprint}
+    elif len(own) > 1 and tasks: own = {task_of(zoo).fingerprint}
     names = {zoo.digest(name): name for name in zoo.names} if found else {}
-    newest = {}
+    newest, others = {}, {}
     for value in found:
         key = value["key"]
-        if key["task"] == wanted and key["first"] in names and key["second"] in names:
-            newest[names[key["first"]], names[key["second"]], key["aligned"]] = value
+        if key["task"] in own and key["first"] in names and key["second"] in names:
+            pair = names[key["first"]], names[key["second"]]
+            which = frozenset(pair), key["aligned"]  # a line and its reverse are one pair
+            if why := _differs(key, ts): others[which] = why
+            else: newest[which] = *pair, key["aligned"], value
+    others = {which: why for which, why in others.items() if which not in newest}
+    left = f"Not shown: {len(others)} pairs that were measured with other settings ({', '.join(sorted(set(others.values())))})." if others else ""
     frames = []
-    for (first, second, aligned), value in newest.items():
+    for first, second, aligned, value in newest.values():
         splits, ts = value["key"]["splits"], value["key"]["ts"]
         pair = pair_type(*(zoo.metadata(name)["role"] for name in (first, second)))
         frames.append(pd.DataFrame(dict(first=first, second=second, pair=pair, aligned=aligned, split=np.repeat(splits, len(ts)), t=np.tile(ts, len(splits)),
                                         loss=np.ravel(value["loss"]), accuracy=np.ravel(value["accuracy"]))))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=SWEEP_COLUMNS)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=SWEEP_COLUMNS), left
+
+def _differs(key: Mapping, ts: list[float]) -> str:
+    "Why `sweep(zoo, pair, task, ts)` does not give what is kept under this key; \"\" if it does, on that task, aligned or not."
+    if key["ts"] != ts: return f"{len(key['ts'])} points" if len(key["ts"]) != len(ts) else "other points"
+    if not {"train", "test"} <= set(key["splits"]): return f"{', '.join(key['splits'])} alone"
+    if key["batchnorm"] not in ("none", "cumulative") or key.get("calibration", CALIBRATION_BATCH) != CALIBRATION_BATCH: return f"batchnorm {key['batchnorm']}"
+    return "" if key["seed"] in (None, 0) else f"seed {key['seed']}"
 
 # %% ../nbs/06_viz.ipynb #45fee17b
 _pair_order = ("star-heldout", "star-source", "regular-regular", "star-star")
@@ -222,7 +264,18 @@ def _duration(seconds: float) -> str:
     return f"{seconds} s" if seconds < 100 else f"{round(seconds / 60)} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 # %% ../nbs/06_viz.ipynb #3347bf72
+def _empty_figure(text: str):
+    "A figure without axes that says why it is empty."
+    import plotly.graph_objects as go
+    figure = go.Figure().add_annotation(text=html.escape(text), x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
+    return figure.update_layout(template="simple_white", height=240, xaxis_visible=False, yaxis_visible=False)
+
 _numbers = itertools.count()
+
+def _opened(task: Task | None, **more) -> list[str]:
+    "Arguments as Python, and a comment on them: a task cannot be written down, so it stands under a name."
+    given = ({} if task is None else dict(task="task")) | {k: repr(v) for k, v in more.items()}
+    return ["".join(f", {k}={v}" for k, v in given.items()), "" if task is None else f"  # task: your Task {task.name!r}"]
 
 class Panel(anywidget.AnyWidget):
     "What the explorers share. All traits can be set from Python and observed; the browser sets them too."
@@ -237,12 +290,22 @@ class Panel(anywidget.AnyWidget):
     live = Bool(True).tag(sync=True)  # whether a kernel can compute what is missing
     missing = Int(0).tag(sync=True)  # how much of what is asked for has not been computed
     clicked = Dict().tag(sync=True)  # what was last clicked, in the panel's own terms
+    opened = List(Unicode()).tag(sync=True)  # what it was opened with beside its zoo, for Copy Python: see `_opened`
     title = "starscape"
 
     def __init__(self, **traits):
         self._run, self._worker, self._lock = None, None, threading.RLock()
+        for name in traits:
+            if not self.has_trait(name): lookup(f"option of a {type(self).__name__}", name, self._options())
         super().__init__(number=next(_numbers), **traits)
         self.on_msg(lambda _, message, buffers: self._hear(message))
+
+    @classmethod
+    def _options(cls) -> list[str]:
+        "What can be said when a panel is opened: its arguments, and the traits that are no data."
+        arguments = [p.name for p in list(inspect.signature(cls.__init__).parameters.values())[2:] if p.kind is not p.VAR_KEYWORD]
+        traits = [k for k, t in cls.class_traits(sync=True).items() if k not in Panel.class_traits() and not isinstance(t, (Dict, Bytes))]
+        return [*arguments, *traits]
 
     def _hear(self, message: dict) -> None:
         if message.get("type") == "plotly": self.send({"type": "plotly"}, [plotly_source()])
@@ -356,14 +419,16 @@ class BarrierExplorer(Panel):
         self,
         zoo,  # a Zoo, its folder, or a sweep frame
         task: Task | None = None,  # what to measure on; what the models were trained on if not given
-        points: int = 21,  # values of t in the sweeps it asks for
+        points: int | Sequence[float] = 21,  # positions on each line that it shows and asks for
         **traits,  # to begin with: metric="accuracy", …
     ):
         self.zoo, self.task, self.points = None if isinstance(zoo, pd.DataFrame) else Zoo(zoo), task, points
-        self.frame = check_sweep(zoo if self.zoo is None else cached_sweeps(self.zoo, task))
+        frame, left = (zoo, "") if self.zoo is None else _cached(self.zoo, task, points)
+        self.frame = check_sweep(frame)
         self.roles = model_roles(self.frame) if self.zoo is None else _by_role({name: self.zoo.metadata(name)["role"] for name in self.zoo.names})
         packed = pack_sweep(self.frame, self.roles)
-        start = dict(selection=list(self.roles), pairs=packed["index"]["pairs"], published=published_curves(), live=self.zoo is not None)
+        start = dict(selection=list(self.roles), pairs=packed["index"]["pairs"], published=published_curves(), live=self.zoo is not None, status=left)
+        if self.zoo is not None: start["opened"] = _opened(task, **({} if points == 21 else dict(points=points if isinstance(points, int) else t_grid(points).tolist())))
         super().__init__(panel="barriers", **packed, **(start | traits))
         self._count_missing()
 
@@ -439,6 +504,7 @@ class BarrierExplorer(Panel):
         unit, by = ("%", 100) if self.metric == "accuracy" else ("nats", 1)
         name = {"loss": "Loss", "accuracy": "Accuracy", "barrier": "Loss above the straight line"}[self.metric]
         noun = "accuracy_barrier" if self.metric == "accuracy" else "loss_barrier"
+        if self.to_dataframe().empty: return _empty_figure("No pair of the chosen models has been measured yet: see compute()." if self.live else "No measured pair among the chosen models and pair types.")
         figure = make_subplots(rows=2, cols=1, row_heights=[.7, .3], vertical_spacing=.16)
         drawn = self.to_dataframe().assign(height=lambda f: by * f["accuracy" if self.metric == "accuracy" else "loss"])
         for (pair, aligned), group in drawn.groupby(["pair", "aligned"], sort=False):
@@ -489,7 +555,7 @@ class LossPlaneExplorer(Panel):
     "Loss and accuracy in the plane through three models."
     models = List(Dict()).tag(sync=True)  # name and role of those to choose from
     plane, grid = Dict().tag(sync=True), Bytes().tag(sync=True)  # see `pack_plane`
-    selection = List(Unicode(), minlen=3, maxlen=3).tag(sync=True)  # names of the three models that span the plane
+    selection = List(Unicode()).tag(sync=True)  # names of the three models that span the plane; of one, where it was made of directions
     metric = Enum(["loss", "accuracy"], "loss").tag(sync=True)
     split = Enum(["train", "test"], "train").tag(sync=True)
     alignment = Enum(["aligned", "raw"], "aligned").tag(sync=True)  # the second and third model permuted, or as they were trained
@@ -502,8 +568,8 @@ class LossPlaneExplorer(Panel):
 
     def __init__(
         self,
-        zoo,  # a Zoo, its folder, or a LossPlane
-        names: Iterable[str] | None = None,  # the three models; a star, a source and a held-out model if not given
+        zoo,  # a Zoo, its folder, or a LossPlane: through three models, or along directions from one
+        names: Iterable[str] | None = None,  # the three models; a star, a source and a held-out model if not given, of a LossPlane those that span it
         task: Task | None = None,  # what to measure on; what the models were trained on if not given
         **traits,  # to begin with: metric="accuracy", …
     ):
@@ -513,9 +579,13 @@ class LossPlaneExplorer(Panel):
         if self.zoo is None: roles = dict(zip(self.result.points.name, self.result.points.role))
         else: roles = {name: self.zoo.metadata(name)["role"] for name in self.zoo.names}
         self.roles = _by_role(roles)
-        names = list(names) if names is not None else _three(self.roles)
+        spanning = list(getattr(self.result, "names", ()))
+        if names is None: names = spanning or _three(self.roles)
+        names = list(names)
+        if spanning and set(names) != set(spanning): raise SettingsError(f"This plane is spanned by {', '.join(spanning)}; found names = {names}. Leave them out, or open the panel with the zoo.")
         packed = pack_plane(self.result.frame(), self.result.points, names) if self.result is not None else {}
         start = dict(selection=names, models=[dict(name=n, role=r) for n, r in self.roles.items()], live=self.zoo is not None)
+        if self.zoo is not None: start["opened"] = _opened(task)
         super().__init__(panel="plane", **packed, **(start | traits))
         self._new_plane()
 
@@ -523,7 +593,8 @@ class LossPlaneExplorer(Panel):
     def _known_models(self, proposal):
         names = proposal["value"]
         for name in names: lookup("model", name, self.roles)
-        if len(set(names)) != 3: raise SettingsError(f"A plane goes through three different models, found {', '.join(names)}.")
+        around_one = self.zoo is None and tuple(names) == getattr(self.result, "names", ())
+        if not around_one and not len(names) == len(set(names)) == 3: raise SettingsError(f"A plane goes through three different models, found {', '.join(names) or 'none'}.")
         return names
 
     @traitlets.validate("line")
@@ -601,6 +672,7 @@ class LossPlaneExplorer(Panel):
     def figure(self):
         "A plain `plotly.graph_objects.Figure` of what is drawn."
         import plotly.graph_objects as go
+        if self.result is None: return _empty_figure("This plane has not been computed yet: see compute().")
         frame, points = self.to_dataframe(), self.summary()
         by, unit = (100, "%") if self.metric == "accuracy" else (1, "nats")
         grid = frame.pivot(index="y", columns="x", values=self.metric) * by
@@ -615,8 +687,9 @@ class LossPlaneExplorer(Panel):
         contours = dict(contours_coloring="heatmap", line_color="white", line_width=.7) if self.view == "contours" else {}
         figure = go.Figure([(go.Contour if self.view == "contours" else go.Heatmap)(**field, **contours),
             go.Scatter(x=points.x, y=points.y, mode="markers+text", text=names, textposition="top center", marker=dict(size=12, color="white", line=dict(width=2, color="black")))])
-        figure.update_xaxes(title_text="x (distance in weight space)", showgrid=False)
-        figure.update_yaxes(title_text="y (distance in weight space)", showgrid=False)
+        units = ("distance in weight space",) * 2 if len(self.selection) == 3 else ("multiples of the first direction", "multiples of the second direction")
+        figure.update_xaxes(title_text=f"x ({units[0]})", showgrid=False)
+        figure.update_yaxes(title_text=f"y ({units[1]})", showgrid=False)
         return figure.update_layout(template="simple_white", height=560)
 
 def _three(roles: Mapping[str, str]) -> list[str]:
@@ -675,6 +748,10 @@ def pack_predictions(
     return dict(details=details, pixels=pixels)
 
 # %% ../nbs/06_viz.ipynb #2d964216
+_sample_counts = range(2, 20)  # that a panel computes scores of
+
+def _counts(scores: Mapping[str, dict]) -> list[int]: return sorted({n for s in scores.values() for n in s["n_samples"]})
+
 class UncertaintyExplorer(Panel):
     "Accuracy, calibration and ranking of the star posterior beside the ensemble of the sources."
     scores = Dict().tag(sync=True)  # see `pack_scores`
@@ -696,12 +773,19 @@ class UncertaintyExplorer(Panel):
         self.roles = {} if self.zoo is None else _by_role({n: self.zoo.metadata(n)["role"] for n in self.zoo.names})
         packed = pack_predictions(predictions, task.test_y.numpy(force=True), task.test_x.numpy(force=True)) if predictions else {}
         start = dict(scores=pack_scores(self.frame), live=self.zoo is not None, selection=[n for n, r in self.roles.items() if r in ("star", "source")])
+        if self.zoo is not None: start["opened"] = _opened(task)
         super().__init__(panel="uncertainty", **packed, **(start | traits))
         self._show_scores()
 
     @traitlets.validate("selection")
     def _known_models(self, proposal):
         for name in proposal["value"]: lookup("model", name, self.roles)
+        return proposal["value"]
+
+    @traitlets.validate("samples")
+    def _known_samples(self, proposal):
+        counts = _counts(self.scores) or list(_sample_counts)
+        if proposal["value"] not in (0, *counts): raise SettingsError(f"There are no scores of the mean of {proposal['value']} samples, wanted one of {', '.join(map(str, counts))}. For others, give the frame of bma(zoo, task, posterior, n_samples=…).")
         return proposal["value"]
 
     @traitlets.validate("posteriors")
@@ -725,7 +809,7 @@ class UncertaintyExplorer(Panel):
         predictions = {}
         for i, posterior in enumerate(posteriors):
             yield i / 2, f"Scores of the {posterior} posterior"
-            scores = bma(self.zoo, task, posterior, star=star, sources=sources)
+            scores = bma(self.zoo, task, posterior, _sample_counts, star=star, sources=sources)
             run.check()
             self.frame = pd.concat([self.frame[self.frame.posterior != posterior], scores], ignore_index=True) if len(self.frame) else scores
             self._show_scores()
@@ -741,7 +825,7 @@ class UncertaintyExplorer(Panel):
         with self.hold_sync():
             self.scores = scores
             self.posteriors = [*self.posteriors, *new]
-            counts = sorted({n for s in scores.values() for n in s["n_samples"]})
+            counts = _counts(scores)
             if counts and self.samples not in counts: self.samples = counts[-1]
             self.missing = 0 if scores or self.zoo is None else 1
 
@@ -757,6 +841,7 @@ class UncertaintyExplorer(Panel):
     def figure(self):
         "A plain `plotly.graph_objects.Figure` of the six scores."
         from plotly.subplots import make_subplots
+        if self.to_dataframe().empty: return _empty_figure("There are no scores yet: see compute()." if self.live else "No posterior is chosen.")
         titles = ["Accuracy", "Negative log-likelihood (nats)", "Brier score", "ECE", "AUROC, maximum probability", "AUROC, entropy"]
         figure = make_subplots(rows=2, cols=3, subplot_titles=titles)
         looks = {"star": ("star posterior", "#8a3f74", "solid"), "ensemble": ("ensemble", "#0068a8", "dash")}
@@ -775,6 +860,7 @@ class StarDashboard(Panel):
     tabs = List(Dict()).tag(sync=True)  # name, and the model of the panel behind it
     tab = Unicode("Barriers").tag(sync=True)  # name of the tab in front
     selection = List(Unicode()).tag(sync=True)  # names of the models that all panels work with
+    note = Unicode().tag(sync=True)  # which tab is absent, and why
     title = "Star domain"
 
     def __init__(
@@ -783,11 +869,13 @@ class StarDashboard(Panel):
         task: Task | None = None,  # what to measure on; what the models were trained on if not given
         panels: Mapping[str, Panel] | None = None,  # other panels than the three, by tab name
     ):
+        n, note = (3, "") if panels else (len(Zoo(zoo)), "")
+        if n < 3: note = f"There is no tab for the loss plane: a plane goes through three models, and this zoo holds {n}."
         self.panels = dict(panels) if panels else {
-            "Barriers": BarrierExplorer(zoo, task), "Loss plane": LossPlaneExplorer(zoo, task=task), "Uncertainty": UncertaintyExplorer(zoo, task)}
+            "Barriers": BarrierExplorer(zoo, task), **({} if note else {"Loss plane": LossPlaneExplorer(zoo, task=task)}), "Uncertainty": UncertaintyExplorer(zoo, task)}
         tabs = [dict(name=name, model=f"IPY_MODEL_{panel.model_id}") for name, panel in self.panels.items()]
         self._barriers = next((p for p in self.panels.values() if isinstance(p, BarrierExplorer)), None)
-        super().__init__(panel="dashboard", tabs=tabs, tab=tabs[0]["name"])
+        super().__init__(panel="dashboard", tabs=tabs, tab=tabs[0]["name"], note=note)
         if self._barriers is not None: traitlets.link((self._barriers, "selection"), (self, "selection"))
 
     @traitlets.validate("tab")

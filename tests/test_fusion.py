@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import torch
 
+from starscape.barriers import sweep
 from starscape.data import SettingsError, ZooError, load_task
 from starscape.fusion import METHODS, fusion_table, greedy_soup, repair, sequential_merge, soup
 from starscape.interpolation import recalibrate, symmetry_for
 from starscape.matching import match_weights
 from starscape.networks import Network
+from starscape.star_training import train_star
 from starscape.training import Recipe, evaluate, train_population
 
 NETWORKS = {"mlp": Network("mlp", width=16, depth=2), "batchnorm": Network("mlp", width=16, depth=2, batchnorm=True)}
@@ -68,6 +70,21 @@ def test_stars_are_stored_and_reused(zoo, digits, table):
     again = fusion_table(zoo, digits, [2, 3], Recipe(epochs=4), n_stars=2)
     assert before == {name: zoo.digest(name) for name in zoo.names}
     assert again.drop(columns="ms_per_1000").equals(table.drop(columns="ms_per_1000"))
+
+
+def test_stars_of_the_table_are_no_stars_of_the_zoo(zoo, digits, table):
+    assert zoo.stars == [] and {zoo.role(n) for n in zoo.names if n.startswith("star-fusion")} == {"other"}
+    own = train_star(digits, zoo, Recipe(epochs=2))
+    try:
+        assert sweep(zoo, "star-source", digits, 3)["first"].unique().tolist() == zoo.stars == [own]
+        name = "star-fusion-002-000"  # as earlier versions stored it
+        made, digest = zoo.metadata(name), zoo.digest(name)
+        zoo.add(name, zoo.state(name), "star", network=zoo.network_of(name), overwrite=True, **{k: v for k, v in made.items() if k not in ("role", "network")})
+        assert fusion_table(zoo, digits, [2], Recipe(epochs=4), n_stars=1).method.tolist() == METHODS
+        assert zoo.stars == [own] and zoo.digest(name) == digest
+        assert {k: v for k, v in zoo.metadata(name).items() if k != "created"} == {k: v for k, v in made.items() if k != "created"}
+    finally:
+        (zoo.path / f"{own}.safetensors").unlink()
 
 
 def test_soup_of_hand_aligned_models(zoo, digits, table):

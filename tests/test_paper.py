@@ -212,6 +212,18 @@ def test_stars_of_figure_1_have_the_sources_it_says(tiny):
     assert dict(zip(zip(test.setting, test.n_sources), test["mean"])) == wanted
 
 
+def test_figure_1_says_which_sizes_it_cannot_have(tiny, tmp_path):
+    folder, scale, _ = tiny
+    for wrong in ([1, 100], [0], ["2"], [1.5]):
+        with pytest.raises(SettingsError, match=f"has 4 source models: sizes are whole numbers from 1 to 4, found {wrong[-1]!r}"):
+            paper.figure1(scale, tmp_path / "none", sizes=wrong)
+    with pytest.raises(SettingsError, match="found none"):
+        paper.figure1(scale, tmp_path / "none", sizes=[])
+    assert not (tmp_path / "none").exists()  # it is said before anything is trained
+    ours = paper.figure1(scale, folder, sizes=[2]).frame.query("whose == 'ours'")
+    assert set(ours.n_sources) == {2}
+
+
 def test_figure_2_fits_its_points(tiny):
     frame = tiny[2]["figure2"].frame
     assert set(frame.setting) == {"MLP 8", "MLP 16"}

@@ -1,12 +1,17 @@
 "Loss planes against direct evaluation, with BatchNorm, and from the cache."
+import re
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
+from starscape.barriers import sweep
 from starscape.data import SettingsError, load_task
 from starscape.networks import Network
-from starscape.planes import directions_plane, dot, loss_plane, loss_planes
+from starscape.planes import directions_plane, dot, loss_plane, loss_planes, top_eigenvectors
 from starscape.training import Recipe, evaluate, train_population
 from test_barriers import own_statistics
 
@@ -84,3 +89,68 @@ def test_directions_from_one_model(zoo):
 def test_settings_out_of_range(zoo, wrong):
     with pytest.raises(SettingsError):
         loss_plane(zoo, NAMES, DIGITS, **wrong)
+
+
+@pytest.mark.parametrize("wrong", [
+    dict(resolution=2.5), dict(resolution=5.5), dict(resolution="9"), dict(margin=float("inf")), dict(margin=float("nan")), dict(margin="a"), dict(margin=None), dict(margin=(1, 2)),
+])
+def test_settings_of_the_wrong_kind_say_what_was_found_and_wanted(zoo, wrong):
+    (name, value), = wrong.items()
+    with pytest.raises(SettingsError, match=f"{name} is .*(whole number from 2|at least 0); found {re.escape(repr(value))}"):
+        loss_plane(zoo, NAMES, DIGITS, **(dict(resolution=3) | wrong))
+    wrong = {"extent" if name == "margin" else name: value}
+    with pytest.raises(SettingsError, match=f"found {re.escape(repr(value))}"):
+        directions_plane(zoo, "source-000", DIGITS, **(dict(resolution=3) | wrong))
+
+
+def test_names_are_not_letters(zoo):
+    for wrong in ("source-000", 3):
+        with pytest.raises(SettingsError, match=f"list of their names; found {wrong!r}"):
+            loss_plane(zoo, wrong, DIGITS)
+    assert loss_plane(zoo, NAMES, DIGITS, 2, models="source-002").points.name.unique().tolist().count("source-002") == 1
+
+
+def test_a_plane_knows_what_spans_it(zoo):
+    assert loss_plane(zoo, NAMES, DIGITS, 2, models=["source-002"]).names == NAMES
+    assert directions_plane(zoo, "source-001", DIGITS, resolution=2).names == ("source-001",)
+
+
+@pytest.mark.parametrize("mode", ["cumulative", "one-pass", "momentum", "keep"])
+def test_the_middle_of_two_models_is_that_of_the_line(mode, tmp_path):
+    zoo = train_population(DIGITS, Network("resnet", width=4), Recipe(epochs=3), tmp_path / "zoo", n_sources=2, n_heldout=1)
+    plane = loss_plane(zoo, NAMES, DIGITS, 3, margin=0.0, batchnorm=mode)
+    line = sweep(zoo, [NAMES[:2]], DIGITS, 3, batchnorm=mode)
+    places = [plane.points[plane.points.name == n].x.iloc[0] for n in NAMES[:2]]
+    np.testing.assert_allclose(plane.xs[[0, 2]], places, atol=1e-4)  # the third model lies between: the middle of the grid is theirs
+    np.testing.assert_allclose(plane.loss[:, 0, 1], line[line.t == 0.5].loss, rtol=2e-4)
+
+
+class Attention(nn.Module):
+    "Rows of a digit as tokens; it has a parameter that nothing depends on."
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.TransformerEncoderLayer(8, 2, 8, dropout=0.0, batch_first=True)
+        self.out, self.unused = nn.Linear(8, 10), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.out(self.block(x.squeeze(1)).mean(1))
+
+
+def test_the_hessian_of_attention_and_of_unused_parameters():
+    torch.manual_seed(0)
+    module = Attention().eval()
+    task = DIGITS.subset(20, 20)
+    values, vectors = top_eigenvectors(module, task, tolerance=1e-6)
+    params = {n: p.detach() for n, p in module.named_parameters()}
+    assert values[0] >= values[1] > 0
+
+    def gradient(state):
+        leaves = {n: p.clone().requires_grad_() for n, p in state.items()}
+        return torch.autograd.grad(F.cross_entropy(functional_call(module, leaves, (task.train_x,)), task.train_y), list(leaves.values()), materialize_grads=True)
+
+    for value, vector in zip(values, vectors):
+        assert all(not vector[n].any() for n in params if n.startswith("unused"))
+        there, back = (gradient({n: p + h * vector[n] for n, p in params.items()}) for h in (2e-3, -2e-3))
+        product = {n: (a - b) / 4e-3 for n, a, b in zip(params, there, back)}  # the Hessian's product by differences of gradients
+        assert dot(product, vector, list(params)) == pytest.approx(value, rel=1e-2)

@@ -1,6 +1,7 @@
 "The panels as people meet them: the exported file in a browser that is offline, by mouse and by keyboard alone."
 
 import csv
+import itertools
 import json
 import re
 from pathlib import Path
@@ -12,9 +13,14 @@ import pandas as pd
 import pytest
 import torch
 
-from starscape.barriers import barriers
-from starscape.viz import SCORES, BarrierExplorer, LossPlaneExplorer, StarDashboard, UncertaintyExplorer, panel_source, write_report
-import itertools
+from starscape.barriers import barriers, sweep
+from starscape.data import SettingsError, Task, UnknownName, load_task
+from starscape.networks import Network
+from starscape.planes import directions_plane, loss_plane
+from starscape.star_training import train_star
+from starscape.training import Recipe, train_population
+from starscape.viz import SCORES, BarrierExplorer, LossPlaneExplorer, StarDashboard, UncertaintyExplorer, cached_sweeps, panel_source, task_of, write_report
+from starscape.zoo import Zoo
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 HIGH = {"star-source": 0.03, "star-heldout": 0.05, "regular-regular": 0.15}
@@ -677,3 +683,192 @@ def test_choosing_no_model_says_so_and_all_brings_the_curves_back(open_panel):
     page.get_by_role("button", name="All").click()
     settle(page)
     assert page.locator("[role=figure]:visible").count() == 2 and len(lines(page)) == 3
+
+
+PART = load_task("digits").subset(200, 100)  # a task of one's own that is called digits
+
+
+@pytest.fixture
+def own_zoo(tmp_path):
+    "A star, two sources and a held-out model, with BatchNorm, trained on a part of digits."
+    zoo = train_population(PART, Network("mlp", width=6, depth=1, batchnorm=True), Recipe(epochs=2), tmp_path / "zoo", n_sources=2, n_heldout=1)
+    train_star(PART, zoo, Recipe(epochs=2))
+    return zoo
+
+
+@pytest.mark.parametrize("task", [PART, Task("digits", *load_task("digits").split("test"), *load_task("digits").split("test"))], ids=["a part", "same name"])
+def test_a_task_of_ones_own_is_not_mistaken_for_the_one_of_its_name(task, tmp_path):
+    zoo = train_population(task, Network("mlp", width=4, depth=1), Recipe(epochs=1), tmp_path / "zoo", n_sources=2, n_heldout=1)
+    train_star(task, zoo, Recipe(epochs=1))
+    panels = BarrierExplorer(zoo), LossPlaneExplorer(zoo, resolution=3), UncertaintyExplorer(zoo)
+    for panel in panels:
+        with pytest.raises(SettingsError, match="4 of the 4 models .* were trained on another task named 'digits'.*task=…"):
+            panel.compute(block=True)
+        assert panel.failed and "another task" in panel.status
+    assert not zoo.cache.items("sweep") and not zoo.cache.items("plane") and not zoo.cache.items("bma")
+    measured = sweep(zoo, "star-source", task, 3)
+    sweep(zoo, "star-source", load_task("digits"), 3)
+    shown = BarrierExplorer(zoo, points=3)  # the cache is searched for what the models were trained on, which need not be found by its name
+    assert shown.frame.loss.tolist() == pytest.approx(measured.sort_values(["first", "second", "split", "t"]).loss.tolist())
+    assert BarrierExplorer(zoo, task, points=3).frame.equals(shown.frame)
+    assert not BarrierExplorer(zoo, load_task("digits"), points=3).frame.equals(shown.frame)
+
+
+def test_files_without_a_fingerprint_are_believed(tmp_path):
+    zoo = Zoo(tmp_path / "zoo")
+    for name in ("source-000", "source-001"):
+        zoo.add(name, Network("mlp", width=4, depth=1, input_shape=[1, 8, 8]).build(), "source", network=Network("mlp", width=4, depth=1, input_shape=[1, 8, 8]), task="digits")
+    assert task_of(zoo).fingerprint == load_task("digits").fingerprint
+    with pytest.raises(SettingsError, match="name no task, wanted one.*--task"):
+        task_of(Zoo(tmp_path / "empty"), how="--task")
+    zoo.add("heldout-000", zoo.state("source-000"), "heldout", task="mine")
+    with pytest.raises(SettingsError, match="name digits, mine, wanted one"):
+        task_of(zoo)
+    for name in ("source-000", "source-001"):
+        (zoo.path / f"{name}.safetensors").unlink()
+    with pytest.raises(SettingsError, match="trained on 'mine', which is none of the tasks"):
+        task_of(zoo)
+
+
+def test_a_panel_takes_from_the_cache_what_it_would_have_measured(own_zoo):
+    settings = (dict(points=5), dict(splits=("train",)), dict(splits=("test",)), dict(batchnorm="keep"), dict(batchnorm="momentum"), dict(n_restarts=2), dict(seed=1), dict(align_to="star-000"))
+    for other in settings:
+        sweep(own_zoo, ["star-source", "regular-regular"], PART, **(dict(points=3) | other))
+    assert cached_sweeps(own_zoo, PART, 3).empty
+    panel = BarrierExplorer(own_zoo, PART, points=3)
+    assert panel.missing == 2 + 1 + 2 and panel.status == "Not shown: 4 pairs that were measured with other settings (seed 1)."  # the last of each pair
+    panel.compute(block=True)
+    assert panel.missing == 0 and set(panel.frame.groupby(["first", "second", "split"]).size()) == {3} and len(panel.frame) == 5 * 2 * 3
+    wanted = sweep(own_zoo, ["star-source", "star-heldout"], PART, 3, splits=("test", "train"), cached=False)
+    for row in wanted.itertuples():
+        found = panel.frame.query("first == @row.first and second == @row.second and split == @row.split and t == @row.t")
+        assert found.loss.item() == pytest.approx(row.loss, rel=1e-5)
+    pd.testing.assert_frame_equal(BarrierExplorer(own_zoo, PART, points=3).frame, panel.frame, check_dtype=False)
+    assert BarrierExplorer(own_zoo, PART, points=[0, 0.5, 1]).missing == 0 and BarrierExplorer(own_zoo, PART).missing == 5
+    assert BarrierExplorer(own_zoo, PART, points=3).status == "" and "(3 points)" in BarrierExplorer(own_zoo, PART).status
+    (own_zoo.path / "cache.sqlite").unlink()
+    sweep(own_zoo, [("source-000", "star-000"), ("star-000", "source-000")], PART, 3, splits=("test", "train"))
+    assert len(BarrierExplorer(own_zoo, PART, points=3).frame) == 2 * 3  # a line and its reverse are one pair
+
+
+def test_a_plane_is_drawn_through_what_spans_it(own_zoo, open_panel):
+    names = ["source-001", "source-000", "star-000"]
+    given = loss_plane(own_zoo, names, PART, 3, models=["heldout-000"])
+    panel = LossPlaneExplorer(given)
+    assert panel.selection == names and [p["name"] for p in panel.plane["points"]] == [*names, "heldout-000"]
+    with pytest.raises(SettingsError, match="spanned by source-001, source-000, star-000; found"):
+        LossPlaneExplorer(given, ["star-000", "source-000", "heldout-000"])
+    page = open_panel(panel)
+    label = page.locator('[role=figure][aria-label^="Loss (train, nats) over the plane"]').get_attribute("aria-label")
+    assert label.endswith("through source-001, source-000, star-000")
+
+
+def test_a_plane_of_directions_is_drawn_around_its_model(own_zoo, open_panel):
+    panel = LossPlaneExplorer(directions_plane(own_zoo, "star-000", PART, resolution=5))
+    assert panel.selection == ["star-000"] and list(panel.figure.data[1].text) == ["star-000"]
+    page = open_panel(panel)
+    assert page.locator('[aria-label="Loss (train, nats) over the plane around star-000"]').is_visible()
+    assert panel.figure.layout.xaxis.title.text == page.locator(".xtitle").first.text_content() == "x (multiples of the first direction)"
+    assert page.get_by_text("Model in the middle").is_visible() and not page.get_by_text("Second model").is_visible()
+    press(page, page.get_by_role("slider", name="Point, x"), "End")
+    assert "loss" in page.locator(".ss-reading").inner_text() and "weight of" not in page.locator(".ss-reading").inner_text()
+    page.get_by_text("Surface", exact=True).click()
+    settle(page)
+    assert page.locator("canvas.ss-surface-canvas").is_visible()
+    with pytest.raises(SettingsError, match="three different models"):
+        panel.selection = []
+
+
+def test_a_figure_of_nothing_says_so(own_zoo):
+    dashboard = StarDashboard(own_zoo, PART)
+    for tab, words in (("Barriers", "No pair .* measured"), ("Loss plane", "plane has not been computed"), ("Uncertainty", "no scores")):
+        dashboard.tab = tab
+        assert re.search(words, dashboard.figure.layout.annotations[0].text) and not dashboard.figure.data, tab
+    assert len(BarrierExplorer(sweep_frame(), pairs=[]).figure.layout.annotations) == 1
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_a_dashboard_of_few_models_has_no_plane_and_says_why(n, tmp_path, open_panel):
+    zoo = Zoo(tmp_path / "zoo") if not n else train_population(PART, Network("mlp", width=4, depth=1), Recipe(epochs=1), tmp_path / "zoo", n_sources=n, n_heldout=0)
+    dashboard = StarDashboard(zoo, PART)
+    assert list(dashboard.panels) == ["Barriers", "Uncertainty"] and dashboard.missing == 0
+    page = open_panel(dashboard)
+    assert page.get_by_text(f"There is no tab for the loss plane: a plane goes through three models, and this zoo holds {n}.").is_visible()
+    assert page.get_by_role("tab").all_inner_texts() == ["Barriers", "Uncertainty"]
+
+
+def test_a_misspelt_option_is_told(own_zoo):
+    for wrong, right, opening in (
+        ("metrc", "metric", lambda **given: BarrierExplorer(own_zoo, PART, **given)),
+        ("pints", "points", lambda **given: BarrierExplorer(own_zoo, PART, **given)),
+        ("resolutoin", "resolution", lambda **given: LossPlaneExplorer(own_zoo, task=PART, **given)),
+        ("sample", "samples", lambda **given: UncertaintyExplorer(own_zoo, PART, **given)),
+    ):
+        with pytest.raises(UnknownName, match=f"Did you mean '{right}'. There are: (?!.*(curves|busy|status))"):
+            opening(**{wrong: 5})
+    assert BarrierExplorer(own_zoo, PART, layout={"width": "50%"}).layout.width == "50%"
+
+
+def test_numbers_of_samples_that_have_no_scores(own_zoo):
+    panel = UncertaintyExplorer(own_zoo, PART, samples=3)
+    with pytest.raises(SettingsError, match="mean of 500 samples, wanted one of 2, 3, "):
+        panel.samples = 500
+    panel.compute(block=True)
+    assert panel.samples == 3 and len(panel.summary()) == 2
+    with pytest.raises(SettingsError, match="500"):
+        panel.samples = 500
+    assert panel.samples == 3 and len(panel.summary()) == 2
+    with pytest.raises(SettingsError, match="500"):
+        UncertaintyExplorer(own_zoo, PART, samples=500)
+    given = uncertainty()
+    given.samples = 7
+    with pytest.raises(SettingsError, match="wanted one of 2, 3, .*19"):
+        given.samples = 20
+
+
+def test_copied_code_opens_ones_own_task_and_points(own_zoo, open_panel):
+    given = dict(BarrierExplorer=BarrierExplorer, LossPlaneExplorer=LossPlaneExplorer, UncertaintyExplorer=UncertaintyExplorer, zoo=own_zoo)
+    sweep(own_zoo, "star-source", PART, [0, 0.25, 1])
+    panel = BarrierExplorer(own_zoo, PART, points=[0, 0.25, 1], metric="accuracy")
+    code = copied(open_panel(panel), "Copy Python")
+    assert code.endswith(")  # task: your Task 'digits'") and "task=task" in code
+    again = eval(code, given | dict(task=PART))
+    assert again.task is PART and again.points == [0, 0.25, 1] and again.metric == "accuracy" and again.frame.equals(panel.frame) and len(again.frame) == 12
+
+    plane = LossPlaneExplorer(own_zoo, task=PART, resolution=5)
+    plane.compute(block=True)
+    again = eval(copied(open_panel(plane), "Copy Python"), given | dict(task=PART))
+    assert again.task is PART and again.resolution == 5 and again.selection == plane.selection
+
+    scores = UncertaintyExplorer(own_zoo, Task("a\nname", *PART.split("train"), *PART.split("test")))
+    scores.compute(block=True)
+    code = copied(open_panel(scores), "Copy Python")
+    assert "\n" not in code and eval(code, given | dict(task=PART)).task is PART
+
+    sweep(own_zoo, "star-source", PART)
+    code = copied(open_panel(BarrierExplorer(own_zoo)), "Copy Python")
+    assert "task" not in code and "points" not in code
+
+
+def test_a_line_within_a_decade_has_ticks_on_a_log_scale(open_panel):
+    def ticks(page, chart):
+        return [float(text.replace("−", "-")) for text in page.locator(f'[role=figure][aria-label^="{chart}"] .ytick text').all_text_contents()]
+
+    for rise in (0.02, 0.002, 0.2, 2.5):
+        shallow = plane()
+        frame = shallow.frame()
+        shallow.frame = lambda frame=frame, rise=rise: frame.assign(loss=0.211 + rise * 0.211 * (frame.x + 2) / 12)
+        page = open_panel(LossPlaneExplorer(shallow, ["star", "source", "heldout"], line=[-2, 0, 10, 0]))
+        found = ticks(page, "Along the line")
+        assert len(found) >= 2 and len(set(found)) == len(found) <= 10 and all(0.15 < value < 0.8 for value in found), (rise, found)
+        page = open_panel(BarrierExplorer(sweep_frame().assign(loss=lambda f, rise=rise: 0.211 * (1 + rise * f.t)), log=True))
+        assert 2 <= len(ticks(page, "Interpolation curves")) <= 10
+
+
+def test_tables_on_a_phone_keep_words_whole(tmp_path, open_panel):
+    table = BarrierExplorer(sweep_frame()).summary()
+    page = open_panel(write_report(sweep_frame(), tmp_path / "r.html", tables={"Barriers": table, "Long": pd.DataFrame({"name": ["x" * 300], "n": [1]})}), width=390)
+    for pair in page.locator(".ss-report").first.locator("td:first-child bdi").all():
+        assert pair.inner_text() in HIGH and pair.evaluate("el => el.getClientRects().length") <= 2  # lines: it may break at its hyphen
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator(".ss-report").nth(1).locator("td").first.evaluate("el => el.offsetWidth") <= 400

@@ -524,9 +524,14 @@ function baseLayout(colours) {
   };
 }
 
-// A logarithmic axis whose labels stand clear of each other: 1 2 5 within two decades, powers of ten beyond.
+// A logarithmic axis whose labels stand clear of each other: even steps within a factor of three, 1 2 5 within two decades,
+// powers of ten beyond.
 const logAxis = (low, high) => {
   const decades = Math.log10(high / low);
+  if (decades < 0.5) {
+    const least = (high - low) / 5 || high / 5 || 1, power = 10 ** Math.floor(Math.log10(least));
+    return { type: "log", tickformat: "~g", tick0: 0, dtick: `L${[1, 2, 5, 10].map(m => m * power).find(step => step >= least).toPrecision(1)}` };
+  }
   return { type: "log", tickformat: "~g", dtick: decades < 0.7 ? "D1" : decades <= 2 ? "D2" : Math.max(1, Math.ceil(decades / 6)) || 1 };
 };
 
@@ -608,7 +613,8 @@ const python = value => (Array.isArray(value) ? `[${value.map(python).join(", ")
   : value === Object(value) ? `{${Object.entries(value).map(([key, item]) => `${python(key)}: ${python(item)}`).join(", ")}}`
   : { true: "True", false: "False", null: "None", undefined: "None" }[value] ?? JSON.stringify(value));
 
-// `call` is the Python expression, ready for the traits that `traits` names: those that do not say "all" or "nothing".
+// `call` is the Python expression, ready for what the panel was opened with and for the traits that `traits` names: those
+// that do not say "all" or "nothing".
 function viewTools(state, model, root, call, traits, all = {}) {
   const memory = memories.get(model), said = h("span", { role: "status", className: "ss-said", tabIndex: -1 });
   const button = (text, hint, onclick) => h("button", { type: "button", className: "ss-quiet", title: hint, onclick }, text);
@@ -616,7 +622,8 @@ function viewTools(state, model, root, call, traits, all = {}) {
   const empty = value => value === "" || value === Object(value) && !Object.keys(value).length;
   const code = () => {
     const given = traits.filter(name => !empty(state.get(name)) && JSON.stringify(state.get(name)) !== JSON.stringify(all[name]?.()));
-    return `${call()}${given.map(name => `, ${name}=${python(state.get(name))}`).join("")})`;
+    const [opened, remark] = [...state.get("opened") ?? [], "", ""];
+    return `${call()}${opened}${given.map(name => `, ${name}=${python(state.get(name))}`).join("")})${remark}`;
   };
   const back = button("Reset view", "Show this panel as it was at first", () => {
     state.set(Object.fromEntries(Object.keys(KEPT[memory.panel]).map(name => [name, memory.first[name]])));

@@ -53,7 +53,8 @@ function renderDashboard(model, root, plotly, childModel) {
   });
   state.on(["tab"], show);
   state.onEnd(() => ends.forEach(end => end()));
-  root.append(h("div", { className: "ss-main" }, list, ...bodies));
+  const note = h("p", { className: "ss-lacking", hidden: !state.get("note") }, state.get("note") ?? "");
+  root.append(h("div", { className: "ss-main" }, list, note, ...bodies));
   show();
   return { state, redraw: () => {} };
 }

@@ -186,7 +186,7 @@ function surfaceView(state) {
 function renderPlane(model, root, plotly) {
   const state = bind(model), tip = tooltip(root);
   const map = chart(plotly, state, "Loss plane", 500), profile = chart(plotly, state, "Along the line", 210), surface = surfaceView(state);
-  const table = tableView("starscape-plane.csv", viewTools(state, model, root, () => `LossPlaneExplorer(zoo, ${python(state.get("selection"))}`, ["metric", "split", "alignment", "view", "log", "line", "turn", "tilt"]));
+  const table = tableView("starscape-plane.csv", viewTools(state, model, root, () => `LossPlaneExplorer(zoo, ${python(state.get("selection"))}`, ["metric", "split", "alignment", "view", "log", "line", "turn", "tilt", "resolution"]));
   const lacking = h("p", { className: "ss-lacking" });
   const reading = h("div", { className: "ss-reading", "aria-live": "polite" });
   const refine = h("button", { type: "button", onclick: () => state.send({ type: "refine" }) }, "Refine");
@@ -222,8 +222,9 @@ function renderPlane(model, root, plotly) {
     if (!there) return;
     const { xs, ys } = state.get("plane"), colours = palette(root), log = state.get("log") && state.get("metric") === "loss";
     z = readGrid(state);
-    corners = places().slice(0, 3).map(p => [p.x, p.y]);
-    const scale = colourScale(z, log), label = `${axisTitle()} over the plane through ${places().slice(0, 3).map(p => readable(p.name, 40)).join(", ")}`;
+    const spanning = places().slice(0, state.get("selection").length);
+    corners = spanning.map(p => [p.x, p.y]);
+    const scale = colourScale(z, log), label = `${axisTitle()} over the plane ${corners.length === 3 ? "through" : "around"} ${spanning.map(p => readable(p.name, 40)).join(", ")}`;
     if (isSurface) {
       const share = (grid, v) => (v - grid[0]) / (grid[grid.length - 1] - grid[0]) - 0.5;
       surface.show({ z, scale, colours, label, title: axisTitle(), points: places().map(p => ({ name: p.name, u: share(xs, p.x), v: share(ys, p.y), value: valueOf(p) })),
@@ -257,8 +258,8 @@ function renderPlane(model, root, plotly) {
       marker: { symbol: marks.map(p => SYMBOLS[p.role] ?? "square"), size: marks.map(p => (p.role === "star" ? 17 : 12)), color: "#ffffff", line: { width: 2, color: "#14171a" } } };
     map.draw([...fields, { x: triangle.map(p => p[0]), y: triangle.map(p => p[1]), type: "scatter", mode: "lines", hoverinfo: "skip", line: { color: "#ffffffc0", width: 1.5, dash: "dot" } }, dot], width => ({
       ...base, dragmode: false, ...frame(xs, ys, width),
-      xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: "x (distance in weight space)" }, range: [xs[0], xs[xs.length - 1]], fixedrange: true, nticks: 7, showgrid: false, constrain: "domain" },
-      yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: "y (distance in weight space)" }, range: [ys[0], ys[ys.length - 1]], fixedrange: true, nticks: 7, showgrid: false,
+      xaxis: { ...base.xaxis, title: { ...base.xaxis.title, text: `x (${corners.length === 3 ? "distance in weight space" : "multiples of the first direction"})` }, range: [xs[0], xs[xs.length - 1]], fixedrange: true, nticks: 7, showgrid: false, constrain: "domain" },
+      yaxis: { ...base.yaxis, title: { ...base.yaxis.title, text: `y (${corners.length === 3 ? "distance in weight space" : "multiples of the second direction"})` }, range: [ys[0], ys[ys.length - 1]], fixedrange: true, nticks: 7, showgrid: false,
         automargin: false, scaleanchor: "x", constrain: "domain" },
       annotations: marks.map(p => ({ x: p.x, y: p.y, text: escapeLabel(readable(p.name, 28)), showarrow: false, yshift: 20, font: { size: 12, color: "#14171a" }, bgcolor: "#ffffffd8", borderpad: 2 })),
     }));
@@ -375,7 +376,7 @@ function renderPlane(model, root, plotly) {
   const logUse = () => { logBox.querySelector("input").disabled = state.get("metric") !== "loss"; };
   state.on(["metric"], logUse);
   logUse();
-  const three = ["First", "Second", "Third"].map((label, i) => {
+  const three = (state.get("selection").length === 3 ? ["First model", "Second model", "Third model"] : ["Model in the middle"]).map((label, i) => {
     const select = h("select", { onchange: () => state.set({ selection: state.get("selection").map((name, k) => (k === i ? select.value : name)) }) });
     const show = () => {
       const groups = Object.entries(ROLES).map(([role, title]) => [title, state.get("models").filter(m => m.role === role)]);
@@ -386,7 +387,7 @@ function renderPlane(model, root, plotly) {
     };
     state.on(["selection", "models"], show);
     show();
-    return h("label", { className: "ss-dropdown" }, h("span", {}, `${label} model`), select);
+    return h("label", { className: "ss-dropdown" }, h("span", {}, label), select);
   });
 
   root.append(h("div", { className: "ss-main" },
