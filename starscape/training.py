@@ -418,13 +418,25 @@ def _train_stack(modules: list[nn.Module], task: Task, recipe: Recipe, generator
     return unstack({k: v.detach() for k, v in states.items()})
 
 # %% ../nbs/01b_training.ipynb #7de58718
-def _agreed(zoo: Zoo, name: str, wanted: Mapping) -> None:
-    "Raise `ZooError` if a model of that name was made in another way than is asked for now."
-    found = zoo.metadata(name)
-    different = [k for k, v in wanted.items() if found.get(k) != json.loads(json.dumps(v))]
-    if different:
-        k = different[0]
-        raise ZooError(f"The zoo {zoo.path} already holds {name!r}, made with another {k} ({str(found.get(k))[:120]}, now {str(wanted[k])[:120]}). Use another folder, or remove that model.")
+def _agreed(zoo: Zoo, name: str, wanted: Mapping, shapes: Mapping[str, tuple] | None = None) -> None:
+    "Raise `ZooError` if a model of that name was made in another way than is asked for now, or its tensors are not of these shapes."
+    found, wanted = zoo.metadata(name), json.loads(json.dumps(wanted))
+    if different := next((k for k, v in wanted.items() if found.get(k) != v), None):
+        raise ZooError(f"The zoo {zoo.path} already holds {name!r}, made with another {different}: {_difference(found.get(different), wanted[different])}. Use another folder, or remove that model.")
+    held = zoo.shapes(name) if shapes else {}
+    for k in dict.fromkeys((*(shapes or {}), *held)):
+        if held.get(k) != shapes.get(k):
+            say = lambda shape: "is not there" if shape is None else f"has shape {shape}"
+            raise ZooError(f"The zoo {zoo.path} already holds {name!r}, of another network: its {k!r} {say(held.get(k))}; in what {wanted['network']['name']!r} builds now it {say(shapes.get(k))}. "
+                           "Use another folder, or register_network the new builder under a name of its own.")
+
+def _difference(found, wanted) -> str:
+    "What was found and what is wanted, of settings only those that differ."
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        if found.keys() == wanted.keys() == {"name", "settings"} and found["name"] == wanted["name"]: return _difference(found["settings"], wanted["settings"])
+        differ = [k for k in dict.fromkeys((*found, *wanted)) if found.get(k) != wanted.get(k) or (k in found) != (k in wanted)]
+        return ", ".join(f"{k} was {str(found.get(k, 'not set'))[:120]}, is now {str(wanted.get(k, 'not set'))[:120]}" for k in differ[:5])
+    return f"it was {str(found)[:120]}, is now {str(wanted)[:120]}"
 
 @contextlib.contextmanager
 def training_lock(zoo: Zoo, name: str, wait: bool = True):
@@ -502,8 +514,9 @@ def train_population(
     zoo = Zoo(zoo)  # a folder is made only for what can be trained
     made = dict(network=network.to_json(), recipe=recipe.to_json(), task=task.name, task_fingerprint=task.fingerprint)
     jobs = [(f"{role}-{i:03}", role, i) for role, n in (("source", n_sources), ("heldout", n_heldout)) for i in range(n)]
+    there, shapes = set(zoo.names), {k: tuple(v.shape) for k, v in network.build().state_dict().items()}
     for name, _, i in jobs:
-        if name in zoo: _agreed(zoo, name, made | dict(seed=seed, index=i))
+        if name in there: _agreed(zoo, name, made | dict(seed=seed, index=i), shapes)
     size = stacked or stack_size(network, here)
     # a stack is always trained whole, so that a model never depends on which of its neighbours were there before
     groups = [jobs[first : first + size] for first in range(0, len(jobs), size)]
