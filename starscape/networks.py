@@ -302,8 +302,10 @@ def _hash(text: str) -> str: return hashlib.blake2b(text.encode(), digest_size=4
 
 def _is_named(f) -> bool:
     "Whether a name alone says which function or class this is, in another session too."
-    own = getattr(f, "__self__", None)
-    return isinstance(getattr(f, "__qualname__", None), str) and "<" not in f.__qualname__ and (own is None or isinstance(own, (type, ModuleType)) and not isinstance(f, MethodType) or isinstance(own, type) and f.__qualname__ == f"{own.__qualname__}.{f.__name__}")
+    own, name = getattr(f, "__self__", None), getattr(f, "__qualname__", None)
+    if not isinstance(name, str) or "<" in name: return False
+    if isinstance(f, MethodType): return isinstance(own, type) and name == f"{own.__qualname__}.{f.__name__}"  # not one that a subclass inherits
+    return own is None or isinstance(own, (type, ModuleType))
 
 def _full_name(f) -> str: return f"{f.__module__}.{f.__qualname__}" if hasattr(f, "__qualname__") else f"a {type(f).__name__}"
 
@@ -334,7 +336,9 @@ def _described(value, around: tuple[int, ...] = ()) -> str:
     if isinstance(value, CodeType): return f"code {value.co_code.hex()} {value.co_names} {each(value.co_consts)}"
     if isinstance(value, partial): return "partial" + each((value.func, value.args, value.keywords))
     if isinstance(value, nn.Module): return _structure(value, (*around, id(value)))
-    if isinstance(value, Tensor): return f"{value.dtype} {tuple(value.shape)} {_hash(repr(value.tolist()))}"
+    if isinstance(value, Task): return value.fingerprint
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta:
+        return f"{value.dtype} {tuple(value.shape)} {hashlib.blake2b(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()}"
     if _is_named(value): return _full_name(value)
     if isinstance(value, MethodType): return "method" + each((value.__func__, value.__self__))
     if isinstance(value, FunctionType):

@@ -300,6 +300,7 @@ class Zoo:
         "Names of the star models."
         return self._of_role("star")
 
+    def __reduce__(self): return type(self), (self.path,)
     def __contains__(self, name: str) -> bool: return name in self.names
     def __len__(self) -> int: return len(self.names)
 
