@@ -276,8 +276,9 @@ class Task:
 
         The draw is that of the paper's code, which trains on 45,000 of CIFAR's 50,000 images: with share 0.1 and seed 42
         they are the same images. Use the second task to choose settings, so that the test split stays unseen."""
-        if not 0 < share < 1: raise SettingsError(f"A share lies between 0 and 1, found {share}.")
         n = len(self.train_y)
+        if not isinstance(share, (int, float)) or not 0 < share < 1:
+            raise SettingsError(f"A share lies between 0 and 1, found {share!r}" + (f"; {share} of these {n} examples are {share / n:.4g}." if isinstance(share, int) and 1 < share < n else "."))
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(self.train_y.device)
         kept, back = order[: int(n * (1 - share))], order[int(n * (1 - share)) :]
         if not len(kept): raise SettingsError(f"Task {self.name!r} has {n} training examples: holding back {share:.0%} leaves none.")

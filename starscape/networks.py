@@ -9,14 +9,18 @@ __all__ = ['network_builders', 'mlp', 'BasicBlock', 'ResNet', 'resnet', 'resnet1
            'check_inputs', 'build_network', 'is_linear_chain', 'stack', 'unstack', 'call_stacked']
 
 # %% ../nbs/01_networks.ipynb #ee70a7e2
+import copy
+import hashlib
 import importlib
 import inspect
 import json
 import math
+import pickle
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from functools import partial
+from types import CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -256,8 +260,14 @@ def register_network(
     name: str,  # how files and calls refer to it; "custom:…" is what a bare callable gets
     builder: Callable[..., nn.Module],  # called with the settings of the Network, gives a freshly initialised module
 ) -> None:
-    "Make a network of one's own known by name, so that a zoo can rebuild it."
+    "Make a network of one's own known by name, so that a zoo can rebuild it. A name that is known already changes its meaning."
+    if not isinstance(name, str): raise SettingsError(f"A network is registered under a name and with what builds it, register_network(\"mine\", builder); found a {type(name).__name__} as the name.")
+    _check_builder(builder)
     network_builders[name] = builder
+
+def _check_builder(builder) -> None:
+    if isinstance(builder, nn.Module): raise SettingsError(f"Found a module, a {type(builder).__name__}, where what builds one is wanted: pass a function that builds it (its class, say), or its Network. A module itself goes into a zoo by zoo.add.")
+    if not callable(builder): raise SettingsError(f"A network is a name, a Network, or a function that builds a module; found {type(builder).__name__} {str(builder)[:60]!r}.")
 
 def _elsewhere(library: str, model: str) -> Callable[..., nn.Module]:
     "A builder of torchvision's or timm's model of that name. It never fetches or reads weights, whatever the settings of a file say."
@@ -281,7 +291,76 @@ def network_builder(
 ) -> Callable[..., nn.Module]:
     "What builds the network of that name; torchvision's and timm's are built without weights. An unknown name raises `UnknownName`."
     library, _, model = name.partition(":")
+    if library == "custom" and name not in network_builders:
+        raise SettingsError(f"Network {name!r} is not a built-in one. Say what builds it first: starscape.networks.register_network({name!r}, builder).")
     return _elsewhere(library, model) if library in ("torchvision", "timm") and name not in network_builders else lookup("network", name, network_builders)
+
+# %% ../nbs/01_networks.ipynb #5c1d0e7a
+_unproven: set[str] = set()  # names that `Network.of` gave to what has not built anything yet: forgotten if it fails
+
+def _hash(text: str) -> str: return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+def _is_named(f) -> bool:
+    "Whether a name alone says which function or class this is, in another session too."
+    own, name = getattr(f, "__self__", None), getattr(f, "__qualname__", None)
+    if not isinstance(name, str) or "<" in name: return False
+    if isinstance(f, MethodType): return isinstance(own, type) and name == f"{own.__qualname__}.{f.__name__}"  # not one that a subclass inherits
+    return own is None or isinstance(own, (type, ModuleType))
+
+def _full_name(f) -> str: return f"{f.__module__}.{f.__qualname__}" if hasattr(f, "__qualname__") else f"a {type(f).__name__}"
+
+def _is_plain(value) -> bool:
+    if isinstance(value, Mapping): return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+    return all(map(_is_plain, value)) if isinstance(value, (list, tuple)) else value is None or isinstance(value, (str, int, float))
+
+def _known_as(builder: Callable) -> tuple[str, Callable, dict]:
+    "The name that a callable is registered under, what is registered, and the settings that it is called with."
+    if isinstance(builder, partial) and _is_named(builder.func):
+        places = [k for k, p in inspect.signature(builder.func).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        settings = dict(zip(places, builder.args)) | builder.keywords
+        if len(builder.args) <= len(places) and "name" not in settings and _is_plain(settings): return f"custom:{builder.func.__qualname__}", builder.func, settings
+    if _is_named(builder): return f"custom:{builder.__qualname__}", builder, {}
+    name = next((f.__qualname__ for f in (builder, getattr(builder, "func", None)) if hasattr(f, "__qualname__")), type(builder).__qualname__)
+    return f"custom:{name}-{_hash(_described(builder))}", builder, {}
+
+def _described(value, around: tuple[int, ...] = ()) -> str:
+    "What a value is, in text that is the same in another session; of a function its code and all that this refers to."
+    if id(value) in around: return "itself"
+    describe = lambda v: _described(v, (*around, id(value)))
+    each = lambda values: f"[{', '.join(map(describe, values))}]"
+    if value is None or value is ... or isinstance(value, (str, bytes, int, float, complex)): return repr(value)
+    if isinstance(value, (list, tuple)): return type(value).__name__ + each(value)
+    if isinstance(value, (set, frozenset)): return f"set{sorted(map(describe, value))}"
+    if isinstance(value, Mapping): return each(value.items())
+    if isinstance(value, ModuleType): return value.__name__
+    if isinstance(value, CodeType): return f"code {value.co_code.hex()} {value.co_names} {each(value.co_consts)}"
+    if isinstance(value, partial): return "partial" + each((value.func, value.args, value.keywords))
+    if isinstance(value, nn.Module): return _structure(value, (*around, id(value)))
+    if isinstance(value, Task): return value.fingerprint
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta:
+        return f"{value.dtype} {tuple(value.shape)} {hashlib.blake2b(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()}"
+    if _is_named(value): return _full_name(value)
+    if isinstance(value, MethodType): return "method" + each((value.__func__, value.__self__))
+    if isinstance(value, FunctionType):
+        inside = [cell.cell_contents for cell in value.__closure__ or () if cell != _empty_cell]
+        outside = {k: value.__globals__[k] for k in sorted(_names_in(value.__code__)) if k in value.__globals__}
+        return "function" + each((value.__code__, value.__defaults__, value.__kwdefaults__, inside, outside))
+    if isinstance(value, type): return f"class {value.__qualname__}" + each((value.__bases__, {k: v for k, v in vars(value).items() if not k.startswith(("__", "_abc")) or isinstance(v, FunctionType)}))
+    try: return f"{type(value).__qualname__} {hashlib.blake2b(pickle.dumps(value)).hexdigest()}"
+    except Exception: return f"{type(value).__qualname__} {id(value)}"  # at least no other one of this session
+
+_empty_cell = CellType()  # what a name holds before it is assigned
+
+def _names_in(code: CodeType) -> set[str]: return set(code.co_names).union(*(_names_in(c) for c in code.co_consts if isinstance(c, CodeType)))
+
+def _structure(module: nn.Module, around: tuple[int, ...] = ()) -> str:
+    "What a module computes but for its values: classes, attributes, shapes, and which tensors are one."
+    seen, lines = {}, []
+    for name, m in module.named_modules(remove_duplicate=False):
+        tensors = [(k, "lazy" if is_lazy(v) else str(v.dtype), () if is_lazy(v) else tuple(v.shape), seen.setdefault(id(v), len(seen))) for k, v in (*m._parameters.items(), *m._buffers.items()) if v is not None]
+        attributes = {k: v for k, v in sorted(vars(m).items()) if not k.startswith("_") and k != "training"}
+        lines.append(f"{name}: {_described(type(m), around)} {tensors} {_described(attributes, (*around, id(module), id(m)))}")
+    return "\n".join(lines)
 
 # %% ../nbs/01_networks.ipynb #2d709f17
 _one_at_a_time = threading.RLock()  # threads share PyTorch's random state
@@ -300,30 +379,60 @@ class Network:
         network: "str | Callable[..., nn.Module] | Network",  # a name, a Network, or a callable that builds a module
         task: Task | None = None,  # gives input_shape and num_classes where the builder takes them
     ) -> "Network":
-        "What the user means by `network`, complete for a task. A callable is registered under its own name."
-        if callable(network) and not isinstance(network, Network):
-            name = "custom:" + getattr(network, "__qualname__", getattr(getattr(network, "func", network), "__qualname__", type(network).__name__))
-            register_network(name, network)
-            network = cls(name)
-        elif isinstance(network, str): network = cls(network)
+        """What the user means by `network`, complete for a task.
+
+        A function or class is registered under its own name, and replaces an earlier one of that name from the same module:
+        a cell may be run again. One from another module raises `SettingsError`. Plain arguments of a `functools.partial`
+        become settings. What has no name of its own (a lambda, a function inside another, a partial of other arguments)
+        gets one from a hash of what it is, so that no name means two networks."""
+        if isinstance(network, str): network = cls(network)
+        elif not isinstance(network, Network):
+            _check_builder(network)
+            name, builder, settings = _known_as(network)
+            known = network_builders.get(name)
+            if known is None: _unproven.add(name)
+            elif _is_named(builder) and known is not builder and _full_name(known) != _full_name(builder):
+                raise SettingsError(f"The name {name!r} is taken: it means {_full_name(known)}, not {_full_name(builder)}. Give this one a name of its own, "
+                                    f"register_network({f'my_{builder.__name__}'!r}, {builder.__name__}), and pass that name.")
+            if known is None or _is_named(builder): network_builders[name] = builder
+            network = cls(name, **settings)
         takes = inspect.signature(network_builder(network.name)).parameters
         of_task = {} if task is None else dict(input_shape=task.input_shape, num_classes=task.num_classes)
         return cls(network.name, **({k: v for k, v in of_task.items() if k in takes} | dict(network.settings)))
 
     def build(self, seed: int | None = None) -> nn.Module:
         "A freshly initialised module; with a `seed` always the same one. The global random state is left as it was."
-        if self.name.startswith("custom:") and self.name not in network_builders:
-            raise SettingsError(f"Network {self.name!r} is not a built-in one. Say what builds it first: starscape.networks.register_network({self.name!r}, builder).")
         builder = network_builder(self.name)
         with _one_at_a_time, torch.random.fork_rng(devices=[]):
             if seed is not None: torch.manual_seed(seed)
             try: module = builder(**self.settings)
-            except StarscapeError: raise
-            except Exception as e: raise SettingsError(f"Network {self.name!r} cannot be built with {str(dict(self.settings))[:200]}: {str(e)[:200]}.") from e
+            except Exception as e:
+                if self.name in _unproven: _unproven.discard(self.name); network_builders.pop(self.name, None)
+                if isinstance(e, StarscapeError): raise
+                raise SettingsError(f"Network {self.name!r} cannot be built with {str(dict(self.settings))[:200]}: {str(e)[:200]}.") from e
+        _unproven.discard(self.name)
         if not isinstance(module, nn.Module): raise SettingsError(f"The builder of network {self.name!r} gave a {type(module).__name__}, not an nn.Module.")
         empty = [k for k, v in module.state_dict().items() if isinstance(v, Tensor) and not is_lazy(v) and 0 in v.shape]
         if empty: raise SettingsError(f"Network {self.name!r} cannot be built with {str(dict(self.settings))[:200]}: {empty[0]!r} would hold no values. Sizes are at least 1.")
         return module
+
+    @classmethod
+    def of_module(
+        cls,
+        module: nn.Module,  # a copy of it is what rebuilds it in this session, where its class alone does not
+    ) -> "Network":
+        "The network that a module is of: its class by name, if that builds the like; else a name with a hash of its structure."
+        kind, wanted = type(module), _structure(module)
+        name = f"custom:{kind.__qualname__}"
+        if _is_named(kind) and not kind.__module__.startswith("torch."):
+            builder = network_builders.get(name, kind)
+            try:
+                with _one_at_a_time, torch.random.fork_rng(devices=[]): same = _structure(builder()) == wanted
+            except Exception: same = False  # it wants arguments
+            if same: network_builders.setdefault(name, builder); return cls(name)
+        name = f"{name}-{_hash(wanted)}"
+        network_builders.setdefault(name, partial(copy.deepcopy, copy.deepcopy(module)))
+        return cls(name)
 
     def to_json(self) -> dict:
         "Plain values that `from_json` reads."

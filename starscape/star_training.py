@@ -23,7 +23,7 @@ from .matching import Matcher, _in_threads
 from .networks import Network, call_stacked, check_inputs, is_linear_chain
 from .sources import Ahead, MappedStates, matcher_within
 from .symmetry import Permutation
-from .training import Checkpoint, Recipe, _agreed, _memory_format, autocast, compiled, epoch_batches, fit, generator_for, metrics_of, seed_of, steps_per_epoch, training_lock
+from .training import Checkpoint, Recipe, _agreed, _forward_seeds, _made, _memory_format, autocast, compiled, epoch_batches, fit, generator_for, metrics_of, seed_of, steps_per_epoch, training_lock
 from .zoo import check_state, Zoo
 
 # %% ../nbs/03_star_training.ipynb #056f978f
@@ -148,7 +148,7 @@ def train_star(
     sources = zoo.sources if sources is None else list(sources)
     network, options = _common_network(zoo, sources), dict(t=t, mu=float(mu), realign_every=realign_every, init=init, pairs=pairs, ema=float(ema), align_ahead=align_ahead)
     _check_options(task, recipe, **options)
-    made = dict(network=network.to_json(), recipe=recipe.to_json(), task=task.name, task_fingerprint=task.fingerprint, seed=seed, sources=sources) | options
+    made = _made(network, recipe, task) | dict(seed=seed, sources=sources) | options
     unfinished = zoo.path / ".unfinished" / f"{name}.safetensors"
     def there() -> bool:
         if name in zoo: _agreed(zoo, name, made); Checkpoint(unfinished, {}).clear()  # of who was killed when all was done
@@ -212,7 +212,8 @@ class _Starlight:
             module.load_state_dict(mean)
             self.remember(dict(enumerate(found)))
         elif init is not None: module.load_state_dict(zoo.state(init))
-        self.module = _memory_format(module.to(device)).train()
+        self.module = _memory_format(module.to(device), task.train_x[:2]).train()
+        self.around = _forward_seeds(self.module, task.train_x[:2], seed_of(seed, "star", *[rank()] * (rank() > 0)))
         self.network = FlatParameters(self.module)
         self.forward = sharing_gradients(compiled(self.module, recipe, device))
         self.star = self.network.vector.clone()
@@ -248,7 +249,7 @@ class _Starlight:
         if self.gradient is not None:
             for p, g in zip(self.network.params, self.network.views(self.gradient)): p.grad = g
         fit(self.leaves, self.step, self.recipe, self.steps, tensors=tensors, generators=self.generators,
-            before_epoch=self.before_epoch, checkpoint=checkpoint, describe=self.describe, desc=desc)
+            before_epoch=self.before_epoch, around=self.around, checkpoint=checkpoint, describe=self.describe, desc=desc)
         if self.ema and self.recipe.epochs: self.average.lerp_(self.star, 1 - self.ema)
         self.network.vector.copy_(self.average if self.ema else self.star)
         for p in self.network.params: p.grad, p.data = None, p.data.clone()

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PAPER_RECIPES', 'Recipe', 'seed_of', 'generator_for', 'Checkpoint', 'make_optimizer', 'clip_gradients', 'autocast',
-           'fit', 'losses_and_hits', 'evaluate', 'metrics_of', 'channels_last_pays', 'compiled', 'epoch_batches',
-           'steps_per_epoch', 'train', 'stack_size', 'training_lock', 'train_population']
+           'fit', 'losses_and_hits', 'evaluate', 'metrics_of', 'channels_last_pays', 'memory_format_for', 'compiled',
+           'epoch_batches', 'steps_per_epoch', 'draws_numbers', 'train', 'stack_size', 'training_lock',
+           'train_population']
 
 # %% ../nbs/01b_training.ipynb #cce9fa7f
 import contextlib
@@ -32,7 +33,7 @@ from torch.nn import functional as F
 
 from .data import SettingsError, Task, TrainingError, ZooError, batch_order, best_device, lookup, progress
 from .distributed import fan_out, worker_device
-from .networks import Network, call_stacked, check_inputs, is_linear_chain, network_builders, register_network, stack, unstack
+from .networks import Network, _one_at_a_time, call_stacked, check_inputs, is_linear_chain, network_builders, register_network, stack, unstack
 from .zoo import Zoo, digest_of, mapped_tensors, write_atomically
 
 # %% ../nbs/01b_training.ipynb #8496b0a6
@@ -223,6 +224,7 @@ def fit(
     generators: Mapping[str, torch.Generator] | None = None,  # all that it draws from
     before_epoch: Callable[[int], None] | None = None,  # called with the number of each epoch
     after_epoch: Callable[[int], None] | None = None,
+    around: Callable[[int], contextlib.AbstractContextManager] = lambda epoch: contextlib.nullcontext(),  # what the steps of each epoch are done in
     checkpoint: Checkpoint | None = None,  # taken up if it holds something, written at times and when interrupted
     describe: Callable[[int], str] = lambda i: "",  # what to say of a step: in the progress bar, and should its loss be NaN
     desc: str = "training",
@@ -257,16 +259,17 @@ def fit(
             try:
                 if before_epoch: before_epoch(epoch)
                 losses, shown, reading = [], 0.0, None
-                for i in range(steps_per_epoch):
-                    lr = recipe.lr_at(epoch * steps_per_epoch + i, steps_per_epoch)
-                    for group in optimizer.param_groups: group["lr"] = lr
-                    loss = step(epoch, i).detach()
-                    if recipe.clip_norm: clip_gradients(params, recipe.clip_norm, stacked)
-                    optimizer.step()
-                    losses.append(loss)
-                    bar.update()
-                    if not bar.disable and reading is None and time.monotonic() - shown > 0.2: reading, shown = _Reading(loss, describe(i)), time.monotonic()
-                    if reading is not None and reading.ready(): bar.set_postfix_str(str(reading)); reading = None
+                with around(epoch):
+                    for i in range(steps_per_epoch):
+                        lr = recipe.lr_at(epoch * steps_per_epoch + i, steps_per_epoch)
+                        for group in optimizer.param_groups: group["lr"] = lr
+                        loss = step(epoch, i).detach()
+                        if recipe.clip_norm: clip_gradients(params, recipe.clip_norm, stacked)
+                        optimizer.step()
+                        losses.append(loss)
+                        bar.update()
+                        if not bar.disable and reading is None and time.monotonic() - shown > 0.2: reading, shown = _Reading(loss, describe(i)), time.monotonic()
+                        if reading is not None and reading.ready(): bar.set_postfix_str(str(reading)); reading = None
                 history = torch.stack(losses)
                 if not history.isfinite().all():
                     i = int((~history.view(steps_per_epoch, -1).isfinite()).any(1).nonzero()[0])
@@ -323,8 +326,22 @@ def channels_last_pays(module: nn.Module) -> bool:
     convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
     return bool(convolutions) and not any(m.in_channels == 1 and len(set(m.stride)) > 1 for m in convolutions)
 
-def _memory_format(module: nn.Module) -> nn.Module:
-    return module.to(memory_format=torch.channels_last) if channels_last_pays(module) else module
+def memory_format_for(
+    module: nn.Module,  # left as it is
+    x: Tensor,  # two inputs or so, (n, *input_shape)
+) -> torch.memory_format:
+    "`torch.channels_last` where that pays and the network runs so, else `torch.contiguous_format`: `x.view` after a convolution, say, wants channels first."
+    if not channels_last_pays(module): return torch.contiguous_format
+    try:
+        with torch.no_grad(), _drawing_from(0, x.device):
+            copy.deepcopy(module).eval().to(x.device, memory_format=torch.channels_last)(x.contiguous(memory_format=torch.channels_last))
+    except Exception: return torch.contiguous_format
+    return torch.channels_last
+
+def _memory_format(module: nn.Module, x: Tensor | None = None) -> nn.Module:
+    "The module in the format that suits it; without inputs to try it on, the one that should."
+    if x is None: return module.to(memory_format=torch.channels_last) if channels_last_pays(module) else module
+    return module.to(memory_format=memory_format_for(module, x))
 
 def compiled(module: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
     """The module, compiled where the recipe wants it; on a GPU its kernels are replayed as CUDA graphs.
@@ -342,9 +359,38 @@ def steps_per_epoch(task: Task, recipe: Recipe) -> int:
     "Whole batches in the training split; all of it is one batch if it is smaller."
     return max(1, len(task.train_y) // recipe.batch_size)
 
+@contextlib.contextmanager
+def _drawing_from(seed: int, device: torch.device) -> Iterator[None]:
+    "What is drawn from PyTorch's own random state in this block comes from a seed; afterwards the state is what it was. One thread at a time."
+    devices = [device] if device.type == "cuda" else []
+    with _one_at_a_time, torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(seed)
+        for d in devices:
+            with torch.cuda.device(d): torch.cuda.manual_seed(seed)
+        yield
+
+def draws_numbers(
+    module: nn.Module,  # left as it is
+    x: Tensor,  # two inputs or so, (n, *input_shape), on the device where it will be trained
+) -> bool:
+    "Whether a forward pass in training draws random numbers, as dropout does; tried on a copy."
+    states = lambda: (torch.get_rng_state(), torch.cuda.get_rng_state(x.device) if x.is_cuda else torch.empty(0))
+    with torch.no_grad(), warnings.catch_warnings(), _drawing_from(0, x.device):
+        warnings.simplefilter("ignore")
+        before = states()
+        try: copy.deepcopy(module).to(x.device).train()(x)
+        except Exception: return True  # not known, so it is seeded
+        return not all(a.equal(b) for a, b in zip(before, states()))
+
+def _forward_seeds(module: nn.Module, x: Tensor, seed: int) -> Callable[[int], contextlib.AbstractContextManager]:
+    "What to do the steps of each epoch in, so that what the network draws depends on the seed and the epoch alone; nothing where it draws nothing."
+    if not draws_numbers(module, x): return lambda epoch: contextlib.nullcontext()
+    return lambda epoch: _drawing_from(seed_of(seed, "forward", epoch), x.device)
+
 def _train_one(module: nn.Module, task: Task, recipe: Recipe, generator: torch.Generator, checkpoint: Checkpoint | None = None, desc: str = "training") -> nn.Module:
     device, batches = task.device, iter(())
-    module = _memory_format(module.to(device)).train()
+    module = _memory_format(module.to(device), task.train_x[:2]).train()
+    seeds = _forward_seeds(module, task.train_x[:2], generator.initial_seed())
     forward = compiled(module, recipe, device)
 
     def before_epoch(epoch):
@@ -359,7 +405,7 @@ def _train_one(module: nn.Module, task: Task, recipe: Recipe, generator: torch.G
         return loss
 
     fit([p for p in module.parameters() if p.requires_grad], step, recipe, steps_per_epoch(task, recipe), tensors=module.state_dict(keep_vars=True), generators=dict(order=generator),
-        before_epoch=before_epoch, checkpoint=checkpoint, desc=desc)
+        before_epoch=before_epoch, around=seeds, checkpoint=checkpoint, desc=desc)
     return module.eval()
 
 def train(
@@ -380,16 +426,35 @@ def train(
 def stack_size(
     network: Network,
     device: torch.device,
+    task: Task | None = None,  # what it will be trained on, to try a stack of two
 ) -> int:
     """How many models of a population are trained as one stack.
 
     A stack pays as long as one model alone does not fill the machine. On a CPU, where `benchmarks/training.py` measured it,
     that is up to about 150,000 parameters for chains of linear layers and 30,000 for networks that go through vmap; on a
-    GPU the limits are set higher, and are not measured yet."""
+    GPU the limits are set higher, and are not measured yet. With a task given, a network that does not run as a stack (an
+    LSTM, tied weights, a forward pass that looks at values) is trained alone; so is one that draws random numbers (dropout),
+    so that what a model draws does not depend on its neighbours."""
     module = network.build()
     n = sum(p.numel() for p in module.parameters())
     few, limit = (32, 150_000) if is_linear_chain(module) else (16, 30_000)
-    return few if n <= limit * (1 if device.type == "cpu" else 10) else 1
+    if n > limit * (1 if device.type == "cpu" else 10): return 1
+    return 1 if task is not None and (_no_stack(network, task, device) or draws_numbers(module, task.train_x[:2].to(device))) else few
+
+def _no_stack(network: Network, task: Task, device: torch.device) -> str | None:
+    "Why two such models cannot be trained as one stack, found by trying a step on two examples; `None` if they can."
+    modules = [network.build(seed).to(device) for seed in (0, 1)]
+    if len(list(modules[0].named_parameters(remove_duplicate=False))) > len(list(modules[0].parameters())): return "it has tied weights"
+    x = task.train_x[:2].to(device)
+    with warnings.catch_warnings(), _drawing_from(0, device):
+        warnings.simplefilter("ignore")  # of how fast single operations are
+        try:
+            skeleton = modules[0].train()
+            states = stack([{k: v.detach().clone() for k, v in m.state_dict().items()} for m in modules])
+            params = [states[k].requires_grad_() for k, p in skeleton.named_parameters() if p.requires_grad]
+            torch.autograd.grad(call_stacked(skeleton, states, x.expand(2, *x.shape)).float().sum(), params, allow_unused=True)
+        except Exception as e: return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+    return None
 
 def _train_stack(modules: list[nn.Module], task: Task, recipe: Recipe, generators: list[torch.Generator], checkpoint: Checkpoint | None = None, desc: str = "training") -> list[dict[str, Tensor]]:
     device, n = task.device, len(modules)
@@ -414,17 +479,37 @@ def _train_stack(modules: list[nn.Module], task: Task, recipe: Recipe, generator
         return losses
 
     fit(params, step, recipe, steps_per_epoch(task, recipe), tensors=states, generators={str(i): g for i, g in enumerate(generators)},
-        before_epoch=before_epoch, checkpoint=checkpoint, desc=desc, stacked=True)
+        before_epoch=before_epoch, around=_forward_seeds(skeleton, x[:2], generators[0].initial_seed()), checkpoint=checkpoint, desc=desc, stacked=True)
     return unstack({k: v.detach() for k, v in states.items()})
 
 # %% ../nbs/01b_training.ipynb #7de58718
-def _agreed(zoo: Zoo, name: str, wanted: Mapping) -> None:
-    "Raise `ZooError` if a model of that name was made in another way than is asked for now."
-    found = zoo.metadata(name)
-    different = [k for k, v in wanted.items() if found.get(k) != json.loads(json.dumps(v))]
-    if different:
-        k = different[0]
-        raise ZooError(f"The zoo {zoo.path} already holds {name!r}, made with another {k} ({str(found.get(k))[:120]}, now {str(wanted[k])[:120]}). Use another folder, or remove that model.")
+def _made(network: Network, recipe: Recipe, task: Task) -> dict:
+    "What the file of a trained model says of how it was made."
+    a = task.augment if recipe.augment else None
+    augment = None if a is None else repr(a) if dataclasses.is_dataclass(a) else getattr(a, "__qualname__", type(a).__qualname__)
+    return dict(network=network.to_json(), recipe=recipe.to_json(), task=task.name, task_fingerprint=task.fingerprint, augment=augment)
+
+def _agreed(zoo: Zoo, name: str, wanted: Mapping, shapes: Mapping[str, tuple] | None = None) -> None:
+    "Raise `ZooError` if a model of that name was made in another way than is asked for now, or its tensors are not of these shapes."
+    found, wanted = zoo.metadata(name), json.loads(json.dumps(wanted))
+    wanted = {k: v for k, v in wanted.items() if k != "augment" or k in found}  # which early files do not say
+    if different := next((k for k, v in wanted.items() if found.get(k) != v), None):
+        what = dict(task_fingerprint="task, of that name but of other data", augment="augmentation of the task").get(different, different)
+        raise ZooError(f"The zoo {zoo.path} already holds {name!r}, made with another {what}: {_difference(found.get(different), wanted[different])}. Use another folder, or remove that model.")
+    held = zoo.shapes(name) if shapes else {}
+    for k in dict.fromkeys((*(shapes or {}), *held)):
+        if held.get(k) != shapes.get(k):
+            say = lambda shape: "is not there" if shape is None else f"has shape {shape}"
+            raise ZooError(f"The zoo {zoo.path} already holds {name!r}, of another network: its {k!r} {say(held.get(k))}; in what {wanted['network']['name']!r} builds now it {say(shapes.get(k))}. "
+                           "Use another folder, or register_network the new builder under a name of its own.")
+
+def _difference(found, wanted) -> str:
+    "What was found and what is wanted, of settings only those that differ."
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        if found.keys() == wanted.keys() == {"name", "settings"} and found["name"] == wanted["name"]: return _difference(found["settings"], wanted["settings"])
+        differ = [k for k in dict.fromkeys((*found, *wanted)) if found.get(k) != wanted.get(k) or (k in found) != (k in wanted)]
+        return ", ".join(f"{k} was {str(found.get(k, 'not set'))[:120]}, is now {str(wanted.get(k, 'not set'))[:120]}" for k in differ[:5])
+    return f"it was {str(found)[:120]}, is now {str(wanted)[:120]}"
 
 @contextlib.contextmanager
 def training_lock(zoo: Zoo, name: str, wait: bool = True):
@@ -488,7 +573,9 @@ def train_population(
 ) -> Zoo:
     """Train independent solutions into a zoo, and return it. What the zoo already holds is not trained again.
 
-    Interrupted or killed, it resumes from its last checkpoint, to the same bits on a CPU. Several processes may work on one
+    Interrupted or killed, it resumes from its last checkpoint, to the same bits on a CPU; PyTorch's global random state plays
+    no part and stays as it was. Networks that draw random numbers (dropout) draw them from `seed`; they are trained alone
+    unless `stacked` says otherwise, and draw other numbers in a stack: the same ones each time, for the same stack. Several processes may work on one
     zoo: each trains what no other one is training. A model of the same name but of other settings raises `ZooError`.
 
     With `joblib.parallel_config(backend=…)` around it, its stacks are trained by that backend's workers, which must see the
@@ -498,13 +585,16 @@ def train_population(
     seed_of(seed)
     network, spread = Network.of(network, task), joblib.effective_n_jobs(None) > 1
     here = best_device(None if spread else device)  # a worker has devices of its own
-    check_inputs(network.build().eval(), task.train_x[:2].cpu(), task.num_classes)
+    module = network.build().eval()
+    check_inputs(module, task.train_x[:2].cpu(), task.num_classes)
     zoo = Zoo(zoo)  # a folder is made only for what can be trained
-    made = dict(network=network.to_json(), recipe=recipe.to_json(), task=task.name, task_fingerprint=task.fingerprint)
+    made = _made(network, recipe, task)
     jobs = [(f"{role}-{i:03}", role, i) for role, n in (("source", n_sources), ("heldout", n_heldout)) for i in range(n)]
+    there, shapes = set(zoo.names), {k: tuple(v.shape) for k, v in module.state_dict().items()}
     for name, _, i in jobs:
-        if name in zoo: _agreed(zoo, name, made | dict(seed=seed, index=i))
-    size = stacked or stack_size(network, here)
+        if name in there: _agreed(zoo, name, made | dict(seed=seed, index=i), shapes)
+    size = stacked or stack_size(network, here, task)
+    if stacked and stacked > 1 and (why := _no_stack(network, task, here)): raise SettingsError(f"Models of {network} cannot be trained as a stack: {why}. Leave stacked out, or pass stacked=1.")
     # a stack is always trained whole, so that a model never depends on which of its neighbours were there before
     groups = [jobs[first : first + size] for first in range(0, len(jobs), size)]
     builder = network_builders.get(network.name)

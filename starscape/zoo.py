@@ -19,7 +19,7 @@ import struct
 import time
 import zipfile
 from collections.abc import Iterable, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from . import __version__
 from .data import SettingsError, StateError, ZooError, lookup
-from .networks import Network, network_builders, register_network
+from .networks import Network, network_builders
 
 # %% ../nbs/01a_zoo.ipynb #444354de
 _ASIDE = ".starscape-part"  # the end of the name of a file that is being written
@@ -300,6 +300,7 @@ class Zoo:
         "Names of the star models."
         return self._of_role("star")
 
+    def __reduce__(self): return type(self), (self.path,)
     def __contains__(self, name: str) -> bool: return name in self.names
     def __len__(self) -> int: return len(self.names)
 
@@ -326,6 +327,13 @@ class Zoo:
     def role(self, name: str) -> str:
         "A model's role: \"source\", \"heldout\", \"star\" or \"other\"."
         return self._header(name)["role"]
+
+    def shapes(self, name: str) -> dict[str, tuple[int, ...]]:
+        "The shape of each of a model's tensors, from the head of its file."
+        self._stamp(name)
+        try:
+            with safe_open(str(self._file(name)), "pt") as f: return {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}  # noqa: SIM118
+        except Exception as e: raise ZooError(f"{self._file(name)} is damaged ({_brief(e)}). {_REPAIR}") from e
 
     def network_of(self, name: str) -> Network:
         "Name and settings of a model's network."
@@ -368,7 +376,7 @@ class Zoo:
         model: nn.Module | Mapping[str, Tensor],  # the model, or its state
         role: str = "other",  # "source", "heldout", "star" or "other"
         *,
-        network: "str | Network | None" = None,  # its network: a name or a Network; not needed for a module, nor for a state that fits one in the zoo
+        network: "str | Network | None" = None,  # its network: a name, a Network or what builds it; not needed for a module, nor for a state that fits one in the zoo
         overwrite: bool = False,  # replace a model of that name
         **metadata,  # anything that goes to JSON: task, recipe, seed, metrics, …
     ) -> str:
@@ -377,11 +385,10 @@ class Zoo:
         path = self._file(name)
         if not isinstance(model, (nn.Module, Mapping)): raise StateError(f"Model {name!r} must be a module or its state dict, found {type(model).__name__}.")
         if path.exists() and not overwrite: raise ZooError(f"The zoo {self.path} already holds a model {name!r}. Choose another name, or pass overwrite=True.")
-        if isinstance(model, nn.Module) and network is None:  # a copy of the module itself is what rebuilds it in this session
-            network = Network(f"custom:{type(model).__qualname__}")
-            if network.name not in network_builders: register_network(network.name, partial(copy.deepcopy, copy.deepcopy(model)))
+        if isinstance(model, nn.Module) and network is None: network = Network.of_module(model)
         if network is None: network = self._network_like(model, name)
         if isinstance(network, str): network = Network(network)
+        elif not isinstance(network, Network): network = Network.of(network)
         state = model.state_dict() if isinstance(model, nn.Module) else model
         check_state(state, network.build(), where=f"Model {name!r}")
         state = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}

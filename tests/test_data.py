@@ -1,11 +1,14 @@
 "Datasets in the formats their publishers use: tiny files, written here, read by the code that reads the real ones."
 import csv
+import dataclasses
 import gzip
 import hashlib
 import io
+import json
 import pickle
 import struct
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from starscape.data import Augment, DataError, Images, Task, UnknownName, batch_order, batches, load_task, require_torchvision, tokenise
+from starscape.data import Augment, DataError, Images, SettingsError, Task, UnknownName, batch_order, batches, load_task, require_torchvision, tokenise
+from starscape.networks import Network
 
 require_torchvision()
 
@@ -266,3 +270,35 @@ def test_classes_of_both_splits_must_agree(tmp_path):
     (tmp_path / "val" / "n01443537").rename(tmp_path / "val" / "other")
     with pytest.raises(DataError, match="same folders"):
         load_task("imagenet", root=tmp_path)
+
+
+def test_the_branch_of_the_cifar_tutorial_that_needs_a_gpu(monkeypatch, tmp_path):
+    "Its cells in order, with a GPU that is said to be there, and the digits in place of CIFAR-10 and the settings' sizes."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # the page sets it
+    cells = ["".join(cell["source"]) for cell in json.loads((Path(__file__).parent.parent / "nbs" / "tutorials" / "cifar10.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
+    names, asked = {}, []
+
+    def tiny(name, root=None, download=False, validation=0.0):
+        asked.append((name, download))
+        return load_task("digits", validation=validation).subset(640, 64)
+
+    for cell in cells:
+        exec(cell, names)
+        if cell.startswith("import dataclasses"):
+            names["load_task"] = tiny
+        if cell.startswith("real = "):
+            names["real"] = True
+        if cell.startswith("if real:"):
+            assert isinstance(names["task"], Task) and names["task"].fingerprint == load_task("digits").hold_back(0.1)[0].subset(640, 64).fingerprint
+            assert (names["network"], names["n_sources"], names["n_heldout"], names["recipe"].precision) == (Network("resnet18"), 50, 5, "bfloat16")
+            names |= dict(network=Network("resnet18", width=4), n_sources=2, n_heldout=1, points=3, recipe=dataclasses.replace(names["recipe"], epochs=1))
+    assert asked == [("cifar10", True)]
+
+
+def test_a_share_that_is_a_number_of_examples():
+    with pytest.raises(SettingsError, match="found 144; 144 of these 1437 examples are 0.1002"):
+        load_task("digits").hold_back(144)
+    for share in (0, 1, 1.5, "half", None):
+        with pytest.raises(SettingsError, match="between 0 and 1"):
+            load_task("digits").hold_back(share)
