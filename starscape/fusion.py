@@ -112,7 +112,7 @@ class _Fusion:
     def __init__(self, zoo, task: Task, device):
         self.zoo, device = zoo, best_device(device)
         self.network = _common_network(zoo, zoo.sources)
-        self.task, self.module = task.to(device), _memory_format(self.network.build().to(device))
+        self.task, self.module = task.to(device), _memory_format(self.network.build().to(device), task.train_x[:2].to(device))
         self.bytes = sum(v.numel() * v.element_size() for v in self.module.state_dict().values())
         self.states = {n: {k: v.to(device) for k, v in zoo.state(n).items()} for n in zoo.sources}
 

@@ -29,7 +29,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from .data import DataError, SettingsError, Task, lookup
 from .networks import Network, _call_chain, check_inputs, is_linear_chain, network_builders
 from .symmetry import PermutationSymmetry
-from .training import _memory_format, channels_last_pays
+from .training import memory_format_for
 
 # %% ../nbs/02c_interpolation.ipynb #99c8bfcd
 def symmetry_for(
@@ -213,9 +213,9 @@ def _sum_over(a: Tensor, b: Tensor) -> Tensor:
     "a + b, written over a where it fits."
     return a.add_(b) if a.shape == b.shape and a.dtype == b.dtype else a + b
 
-def _overwrite(traced: GraphModule, patches: int) -> set[Node]:
+def _overwrite(traced: GraphModule, fast: bool, patches: int) -> set[Node]:
     "Let ReLUs and sums write over an operand that nothing else reads, in place; the nodes whose result is memory of its own that one other node reads."
-    layers, own, fast = dict(traced.named_modules()), set(), channels_last_pays(traced)
+    layers, own = dict(traced.named_modules()), set()
     for node in traced.graph.nodes:
         layer, first = layers[node.target] if node.op == "call_module" else None, node.args[0] if node.args else None
         function = node.target if node.op == "call_function" else None
@@ -252,7 +252,7 @@ def foldable(module: nn.Module) -> list[tuple[str, str]]:
 class _Folded:
     "The module with its BatchNorm layers folded into convolutions, and as little fresh memory as can be. Shares all other tensors with it."
 
-    def __init__(self, module: nn.Module, patches: int):
+    def __init__(self, module: nn.Module, fast: bool, patches: int):
         pairs = foldable(module)
         self.layers = [tuple(map(module.get_submodule, pair)) for pair in pairs]
         self.module = copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
@@ -263,7 +263,7 @@ class _Folded:
         for _, norm in pairs: self.module.set_submodule(norm, nn.Identity())
         traced = _traced(self.module.eval())
         if traced is not None:
-            _overwrite(traced, patches)
+            _overwrite(traced, fast, patches)
             self.module = traced
 
     def refresh(self) -> nn.Module:
@@ -330,13 +330,13 @@ class _Statistics:
 class _Layerwise:
     "A network in eval mode, cut before each BatchNorm layer; shares its tensors. `ValueError` if it cannot be cut."
 
-    def __init__(self, module: nn.Module, norms: Sequence[_BatchNorm], patches: int):
+    def __init__(self, module: nn.Module, norms: Sequence[_BatchNorm], fast: bool, patches: int):
         traced = _traced(module)
         if traced is None: raise ValueError("its code cannot be traced")
         layers, graph = dict(traced.named_modules()), traced.graph
         found = [n for n in graph.nodes if n.op == "call_module" and isinstance(layers[n.target], _BatchNorm) and layers[n.target].track_running_stats]
         if {layers[n.target] for n in found} != set(norms) or len(found) != len(norms) or any(len(n.all_input_nodes) != 1 for n in found): raise ValueError("a BatchNorm layer is not used exactly once")
-        own, self.statistics, parts = _overwrite(traced, patches), [_Statistics(layers[n.target]) for n in found], {}
+        own, self.statistics, parts = _overwrite(traced, fast, patches), [_Statistics(layers[n.target]) for n in found], {}
         for node, statistics in zip(found, self.statistics):
             source = node.all_input_nodes[0]
             statistics.over = source in own
@@ -450,7 +450,9 @@ class Evaluator:
     ):
         if not 0 < memory_fraction <= 1: raise SettingsError(f"memory_fraction is a share of the free memory, in (0, 1], found {memory_fraction}.")
         if task.device.type == "cpu": _keep_memory()
-        self.module, self.splits, self.batchnorm = _memory_format(module.to(task.device)).eval(), tuple(splits), lookup("BatchNorm mode", batchnorm, BATCHNORM_MODES)
+        form = memory_format_for(module, task.train_x[:2])
+        self.module, self.splits, self.batchnorm = module.to(task.device, memory_format=form).eval(), tuple(splits), lookup("BatchNorm mode", batchnorm, BATCHNORM_MODES)
+        self.channels_last = form is torch.channels_last
         self.tensors = self.module.state_dict()  # they share its memory
         self.norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         self.chain = is_linear_chain(module) and task.train_x.is_floating_point()
@@ -459,10 +461,10 @@ class Evaluator:
         first = next((i for i, layer in enumerate(self.body) if isinstance(layer, nn.Linear)), None) if self.last else None
         self.inlet, self.rest = (None, None) if first is None else (self.body[: first + 1], self.body[first + 1 :])  # what is affine in its weights, and what follows
         budget = int(memory_fraction * _free_memory(task.device))
-        self.folded = None if self.chain else _Folded(self.module, budget // 4)
+        self.folded = None if self.chain else _Folded(self.module, self.channels_last, budget // 4)
         self.calibrates, self.layerwise, self.momentum = bool(self.norms) and batchnorm in ("cumulative", "one-pass"), None, 0.1
         if self.calibrates:
-            with contextlib.suppress(ValueError): self.layerwise = _Layerwise(self.module, self.norms, budget // 4)
+            with contextlib.suppress(ValueError): self.layerwise = _Layerwise(self.module, self.norms, self.channels_last, budget // 4)
         bytes_each = _example_bytes(self.module, task.train_x)
         self._most, self._floats, self._budget = max(1, budget // bytes_each), max(1, bytes_each // 16), budget
         self._states = max(1, budget // (4 * sum(t.numel() * t.element_size() for t in self.tensors.values()) + 1))  # stacked, with what is made on the way to them
@@ -483,7 +485,10 @@ class Evaluator:
         for v in self.tensors.values():
             if v.is_floating_point() or v.is_complex(): v.mul_(1 + 0.3 * torch.rand(v.shape, generator=generator).to(v))
         agree = lambda a, b: a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().nan_to_num().amax()) if b.numel() else 0, equal_nan=True)
-        if not agree(self.folded.refresh()(self.x[:2]), self.module(self.x[:2])): self.folded = None
+        wanted = self.module(self.x[:2])
+        try:
+            if not agree(self.folded.refresh()(self.x[:2]), wanted): self.folded = None
+        except RuntimeError: self.folded = None
         if self.layerwise is not None and len(self.train) > 1:
             some = self.train[:8]
             found = [torch.cat(self.layerwise(some, 3, True)), *(v.float() for s in self.layerwise.statistics for v in (s.mean, s.var))]
@@ -496,7 +501,7 @@ class Evaluator:
 
     def _take(self, x: Tensor, y: Tensor, train: Tensor | None) -> None:
         "Evaluate on x and y, with statistics of `train`, which may be a part of x."
-        images = lambda v: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 and v.is_floating_point() and channels_last_pays(self.module) else v
+        images = lambda v: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 and v.is_floating_point() and self.channels_last else v
         self.x, self.y, self._inlets = images(x), y, (None, [])
         self.train = self.x[self.train_rows] if train is None else images(train)
         on_cpu = x.device.type == "cpu"

@@ -334,7 +334,7 @@ class _Work:
         network: Network = _common_network(self.zoo, [star] if star else list(sources or self.zoo.sources))
         module = network.build()
         check_inputs(module.eval(), task.train_x[:2].cpu(), task.num_classes)
-        self.task, self.module = task.to(device), _memory_format(module.to(device))
+        self.task, self.module = task.to(device), _memory_format(module.to(device), task.train_x[:2].to(device))
         self.batchnorm, self.seed = batchnorm, seed
         x, y = self.task.split(split)
         self.labels, self.x = y.cpu().numpy(), x if ood is None else torch.cat([x, inputs_like(ood.to(device), self.task)])

@@ -278,6 +278,11 @@ def listed(m, x):
     return F.linear(m.norm(m.conv(x)).relu().mean((2, 3)), torch.stack(list(m.heads.parameters())).sum(0))
 
 
+def viewed(m, x):
+    y = m.norm(m.conv(x))
+    return m.head(y.view(len(y), 6, -1).relu().mean(2))
+
+
 def complex_numbers(m, x):
     return m.head((m.conv(x).mean((2, 3)) * m.phase).abs())
 
@@ -290,7 +295,7 @@ THEIRS = {
     "linear on pixels": lambda: nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.Flatten(), nn.Linear(40, 10)),
     "in place first": lambda: nn.Sequential(nn.Flatten(), nn.ReLU(inplace=True), nn.Linear(64, 10)),
     "weight norm": lambda: nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(64, 8)), nn.Linear(8, 10)),
-    **{f.__name__.replace("_", " "): lambda f=f: OneOf(f) for f in (relu_in_place, frozen_norm, numbers, by_keyword, listed, complex_numbers)},
+    **{f.__name__.replace("_", " "): lambda f=f: OneOf(f) for f in (relu_in_place, frozen_norm, numbers, by_keyword, listed, viewed, complex_numbers)},
 }
 
 
