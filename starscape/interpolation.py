@@ -91,11 +91,12 @@ def has_batchnorm(module: nn.Module) -> bool:
 def own_statistics(norms: Sequence[_BatchNorm]) -> Iterator[dict[_BatchNorm, list[tuple[Tensor, Tensor]]]]:
     "Inside, every batch is normalised by its own mean and unbiased variance, and these are noted, call by call; in the end their plain averages are kept."
     seen = {norm: [] for norm in norms}
-    def note(norm: _BatchNorm, args) -> None:
-        if args[0].numel() == args[0].shape[1]: raise DataError(f"The variance of a channel takes two values; a {type(norm).__name__} layer was given one. Use a task with more examples.")
-        torch.batch_norm_update_stats(args[0], norm.running_mean, norm.running_var, 1.0)
+    def note(norm: _BatchNorm, args, kwargs) -> None:
+        x = (*args, *kwargs.values())[0]
+        if x.numel() == x.shape[1]: raise DataError(f"The variance of a channel takes two values; a {type(norm).__name__} layer was given one. Use a task with more examples.")
+        torch.batch_norm_update_stats(x, norm.running_mean, norm.running_var, 1.0)
         seen[norm].append((norm.running_mean.clone(), norm.running_var.clone()))
-    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    hooks = [norm.register_forward_pre_hook(note, with_kwargs=True) for norm in norms]
     try:
         yield seen
         for norm, found in seen.items():

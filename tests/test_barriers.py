@@ -271,7 +271,7 @@ def numbers(m, x):
 
 
 def by_keyword(m, x):
-    return m.head(input=m.norm(m.conv(input=x)).relu().mean((2, 3)))
+    return m.head(input=m.norm(input=m.conv(input=x)).relu().mean((2, 3)))
 
 
 def listed(m, x):
