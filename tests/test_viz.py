@@ -806,6 +806,9 @@ def test_a_misspelt_option_is_told(own_zoo):
     ):
         with pytest.raises(UnknownName, match=f"Did you mean '{right}'. There are: (?!.*(curves|busy|status))"):
             opening(**{wrong: 5})
+    for explorer in (BarrierExplorer, UncertaintyExplorer, lambda zoo, task: LossPlaneExplorer(zoo, task=task), StarDashboard):
+        with pytest.raises(SettingsError, match="task is a Task, such as .*; found 'digits'"):
+            explorer(own_zoo, "digits")
     assert BarrierExplorer(own_zoo, PART, layout={"width": "50%"}).layout.width == "50%"
 
 
