@@ -433,7 +433,8 @@ class BarrierExplorer(Panel):
         self.roles = model_roles(self.frame) if self.zoo is None else _by_role({name: self.zoo.metadata(name)["role"] for name in self.zoo.names})
         packed = pack_sweep(self.frame, self.roles)
         start = dict(selection=list(self.roles), pairs=packed["index"]["pairs"], published=published_curves(), live=self.zoo is not None, status=left)
-        if self.zoo is not None: start["opened"] = _opened(task, **({} if points == 21 else dict(points=points if isinstance(points, int) else t_grid(points).tolist())))
+        positions = points if isinstance(points, int) else t_grid(points).tolist()
+        if self.zoo is not None: start["opened"] = _opened(task, **({} if positions == 21 else dict(points=positions)))
         super().__init__(panel="barriers", **packed, **(start | traits))
         self._count_missing()
 
