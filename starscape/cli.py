@@ -208,7 +208,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _as_options(message: str) -> str:
     "What a message advises in Python, as the command's options."
-    return message.replace("root= where", "--root for where").replace("download=True", "--download")
+    for python, option in (("root= where", "--root for where"), ("download=True", "--download"), ("zoo.import_checkpoints([path], network=…, role=…)", "starscape import")): message = message.replace(python, option)
+    return message
 
 def main(argv: Sequence[str] | None = None) -> int:
     "Run the command; returns its exit status."

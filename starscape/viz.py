@@ -272,6 +272,11 @@ def _empty_figure(text: str):
 
 _numbers = itertools.count()
 
+def _given_task(task: Task | None) -> Task | None:
+    "A task that was given, if it is one."
+    if task is not None and not isinstance(task, Task): raise SettingsError(f"task is a Task, such as load_task('digits') or Task('mine', train_x, train_y, test_x, test_y); found {task!r}.")
+    return task
+
 def _opened(task: Task | None, **more) -> list[str]:
     "Arguments as Python, and a comment on them: a task cannot be written down, so it stands under a name."
     given = ({} if task is None else dict(task="task")) | {k: repr(v) for k, v in more.items()}
@@ -422,13 +427,14 @@ class BarrierExplorer(Panel):
         points: int | Sequence[float] = 21,  # positions on each line that it shows and asks for
         **traits,  # to begin with: metric="accuracy", …
     ):
-        self.zoo, self.task, self.points = None if isinstance(zoo, pd.DataFrame) else Zoo(zoo), task, points
+        self.zoo, self.task, self.points = None if isinstance(zoo, pd.DataFrame) else Zoo(zoo), _given_task(task), points
         frame, left = (zoo, "") if self.zoo is None else _cached(self.zoo, task, points)
         self.frame = check_sweep(frame)
         self.roles = model_roles(self.frame) if self.zoo is None else _by_role({name: self.zoo.metadata(name)["role"] for name in self.zoo.names})
         packed = pack_sweep(self.frame, self.roles)
         start = dict(selection=list(self.roles), pairs=packed["index"]["pairs"], published=published_curves(), live=self.zoo is not None, status=left)
-        if self.zoo is not None: start["opened"] = _opened(task, **({} if points == 21 else dict(points=points if isinstance(points, int) else t_grid(points).tolist())))
+        positions = points if isinstance(points, int) else t_grid(points).tolist()
+        if self.zoo is not None: start["opened"] = _opened(task, **({} if positions == 21 else dict(points=positions)))
         super().__init__(panel="barriers", **packed, **(start | traits))
         self._count_missing()
 
@@ -585,7 +591,7 @@ class LossPlaneExplorer(Panel):
         if spanning and set(names) != set(spanning): raise SettingsError(f"This plane is spanned by {', '.join(spanning)}; found names = {names}. Leave them out, or open the panel with the zoo.")
         packed = pack_plane(self.result.frame(), self.result.points, names) if self.result is not None else {}
         start = dict(selection=names, models=[dict(name=n, role=r) for n, r in self.roles.items()], live=self.zoo is not None)
-        if self.zoo is not None: start["opened"] = _opened(task)
+        if self.zoo is not None: start["opened"] = _opened(_given_task(task))
         super().__init__(panel="plane", **packed, **(start | traits))
         self._new_plane()
 
@@ -773,7 +779,7 @@ class UncertaintyExplorer(Panel):
         self.roles = {} if self.zoo is None else _by_role({n: self.zoo.metadata(n)["role"] for n in self.zoo.names})
         packed = pack_predictions(predictions, task.test_y.numpy(force=True), task.test_x.numpy(force=True)) if predictions else {}
         start = dict(scores=pack_scores(self.frame), live=self.zoo is not None, selection=[n for n, r in self.roles.items() if r in ("star", "source")])
-        if self.zoo is not None: start["opened"] = _opened(task)
+        if self.zoo is not None: start["opened"] = _opened(_given_task(task))
         super().__init__(panel="uncertainty", **packed, **(start | traits))
         self._show_scores()
 

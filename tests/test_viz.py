@@ -744,7 +744,7 @@ def test_a_panel_takes_from_the_cache_what_it_would_have_measured(own_zoo):
         found = panel.frame.query("first == @row.first and second == @row.second and split == @row.split and t == @row.t")
         assert found.loss.item() == pytest.approx(row.loss, rel=1e-5)
     pd.testing.assert_frame_equal(BarrierExplorer(own_zoo, PART, points=3).frame, panel.frame, check_dtype=False)
-    assert BarrierExplorer(own_zoo, PART, points=[0, 0.5, 1]).missing == 0 and BarrierExplorer(own_zoo, PART).missing == 5
+    assert BarrierExplorer(own_zoo, PART, points=np.array([0, 0.5, 1])).missing == 0 and BarrierExplorer(own_zoo, PART).missing == 5
     assert BarrierExplorer(own_zoo, PART, points=3).status == "" and "(3 points)" in BarrierExplorer(own_zoo, PART).status
     (own_zoo.path / "cache.sqlite").unlink()
     sweep(own_zoo, [("source-000", "star-000"), ("star-000", "source-000")], PART, 3, splits=("test", "train"))
@@ -806,6 +806,9 @@ def test_a_misspelt_option_is_told(own_zoo):
     ):
         with pytest.raises(UnknownName, match=f"Did you mean '{right}'. There are: (?!.*(curves|busy|status))"):
             opening(**{wrong: 5})
+    for explorer in (BarrierExplorer, UncertaintyExplorer, lambda zoo, task: LossPlaneExplorer(zoo, task=task), StarDashboard):
+        with pytest.raises(SettingsError, match="task is a Task, such as .*; found 'digits'"):
+            explorer(own_zoo, "digits")
     assert BarrierExplorer(own_zoo, PART, layout={"width": "50%"}).layout.width == "50%"
 
 
