@@ -232,18 +232,33 @@ def _channel_axes(module: nn.Module) -> tuple[tuple[int, int] | None, tuple[int,
     return None, None
 
 
+@torch.no_grad()
+def _called(model: nn.Module, inputs: Tensor) -> set[nn.Module]:
+    "The layers that are called: attention reads the weights of its projection without calling it."
+    called = set()
+    hooks = [m.register_forward_hook(lambda module, *_: called.add(module)) for m in model.modules()]
+    try:
+        model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called
+
+
 def _axis_groups(axis) -> set[str]:
     return {group for segment in axis for factor in segment for group in factor.groups}
 
 
-def _observed(symmetry: PermutationSymmetry, model: nn.Module) -> dict[str, tuple[nn.Module, str, int, tuple]]:
+def _observed(
+    symmetry: PermutationSymmetry, model: nn.Module, inputs: Tensor
+) -> dict[str, tuple[nn.Module, str, int, tuple]]:
     "What to record, by name: the layer, `input` or `output`, the axis of the activation and its structure."
-    found, seen = {}, set()
+    found, seen, called = {}, set(), _called(model, inputs)
     for side, where in enumerate(("input", "output")):
         read = set()
         for name, module in model.named_modules():
             axes, weight = _channel_axes(module)[side], f"{name}.weight".lstrip(".")
-            if axes is None or weight not in symmetry.axes:
+            if axes is None or weight not in symmetry.axes or module not in called:
                 continue
             structure = symmetry.axes[weight][axes[1]]
             groups = _axis_groups(structure)
@@ -277,7 +292,7 @@ def _activations(model, state, inputs: Tensor, observed, form: str, rows: int, s
     try:
         state = {name: tensor.to(device) for name, tensor in state.items()}
         for batch in batches:
-            functional_call(model, state, (batch,))
+            functional_call(model, state, (batch,), tie_weights=False)  # a state holds tied weights under each of their names
     finally:
         for hook in hooks:
             hook.remove()
@@ -316,7 +331,7 @@ def match_activations(
     if len(inputs) < 2:
         raise DataError(f"Activations are compared on at least two inputs, found {len(inputs)}.")
     model = copy.deepcopy(model).to(inputs.device).eval()
-    observed = _observed(symmetry, model)
+    observed = _observed(symmetry, model, inputs[:2])
     seen = sorted(set().union(*(_axis_groups(structure) for *_, structure in observed.values())))
     recorded = [_activations(model, s, inputs, observed, form, max_rows, seed) for s in (reference_state, state)]
     axes = {name: (((Factor(len(recorded[0][name])),),), structure) for name, (*_, structure) in observed.items()}

@@ -590,9 +590,9 @@ def train_population(
     zoo = Zoo(zoo)  # a folder is made only for what can be trained
     made = _made(network, recipe, task)
     jobs = [(f"{role}-{i:03}", role, i) for role, n in (("source", n_sources), ("heldout", n_heldout)) for i in range(n)]
-    there, shapes = set(zoo.names), {k: tuple(v.shape) for k, v in module.state_dict().items()}
+    shapes = {k: tuple(v.shape) for k, v in module.state_dict().items()}
     for name, _, i in jobs:
-        if name in there: _agreed(zoo, name, made | dict(seed=seed, index=i), shapes)
+        if name in zoo: _agreed(zoo, name, made | dict(seed=seed, index=i), shapes)
     size = stacked or stack_size(network, here, task)
     if stacked and stacked > 1 and (why := _no_stack(network, task, here)): raise SettingsError(f"Models of {network} cannot be trained as a stack: {why}. Leave stacked out, or pass stacked=1.")
     # a stack is always trained whole, so that a model never depends on which of its neighbours were there before
