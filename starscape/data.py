@@ -290,11 +290,15 @@ class Task:
     def fingerprint(self) -> str:
         "Hash of the content, in hexadecimal: what cached results depend on."
         h = hashlib.blake2b(repr((self.num_classes, self.input_shape)).encode(), digest_size=16)
-        for t in (self.train_x, self.train_y, self.test_x, self.test_y): h.update(t.fingerprint.encode() if isinstance(t, Images) else t.detach().cpu().contiguous().numpy().tobytes())
+        for t in (self.train_x, self.train_y, self.test_x, self.test_y): h.update(t.fingerprint.encode() if isinstance(t, Images) else _bytes_of(t))
         return h.hexdigest()
 
     def __repr__(self):
         return f"Task({self.name!r}: {len(self.train_y):,} train, {len(self.test_y):,} test, input {self.input_shape}, {self.num_classes} classes, {self.device})"
+
+def _bytes_of(t: Tensor) -> bytes:
+    t = t.detach().cpu().contiguous()
+    return (t.view(torch.uint8) if t.dtype == torch.bfloat16 else t).numpy().tobytes()  # numpy has no bfloat16
 
 def _first(x: "Tensor | Images", n: int): return x.select(slice(n)) if isinstance(x, Images) else x[:n]
 

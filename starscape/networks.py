@@ -412,7 +412,9 @@ class Network:
                 raise SettingsError(f"Network {self.name!r} cannot be built with {str(dict(self.settings))[:200]}: {str(e)[:200]}.") from e
         _unproven.discard(self.name)
         if not isinstance(module, nn.Module): raise SettingsError(f"The builder of network {self.name!r} gave a {type(module).__name__}, not an nn.Module.")
-        empty = [k for k, v in module.state_dict().items() if isinstance(v, Tensor) and not is_lazy(v) and 0 in v.shape]
+        if lazy := next((k for k, v in (*module.named_parameters(), *module.named_buffers()) if is_lazy(v)), None):
+            raise SettingsError(f"Network {self.name!r} has layers that wait for a first input to know their size ({lazy!r}). Let what builds it show it one: net = Net(); net(torch.zeros(2, …)); return net.")
+        empty = [k for k, v in module.state_dict().items() if isinstance(v, Tensor) and 0 in v.shape]
         if empty: raise SettingsError(f"Network {self.name!r} cannot be built with {str(dict(self.settings))[:200]}: {empty[0]!r} would hold no values. Sizes are at least 1.")
         return module
 
@@ -449,14 +451,27 @@ class Network:
     def __hash__(self): return hash(self._key())
     def __repr__(self): return f"Network({', '.join([repr(self.name)] + [f'{k}={v!r}' for k, v in self.settings.items()])})"
 
-def check_inputs(module: nn.Module, x: Tensor, num_classes: int | None = None) -> None:
+def check_inputs(
+    module: nn.Module,
+    x: Tensor,  # a few inputs, (n, *input_shape)
+    num_classes: int | None = None,  # of the task; `None`: not looked at
+    trained: bool = True,  # whether the network has been trained on some task before
+) -> None:
     "Raise `DataError` unless the network takes such inputs and gives one row of logits for each."
     try:
         with torch.no_grad(): y = module(x)
     except (RuntimeError, IndexError, TypeError, ValueError) as e:
-        raise DataError(f"{type(module).__name__} does not take inputs of shape {tuple(x.shape[1:])} and type {x.dtype}: {str(e).splitlines()[0]}. Use the task it was trained on.") from e
+        raise DataError(f"{type(module).__name__} does not take inputs of shape {tuple(x.shape[1:])} and type {x.dtype}: {(str(e).splitlines() or [type(e).__name__])[0]}. {_remedy(module, x, trained)}") from e
     if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != len(x): raise DataError(f"{type(module).__name__} must give one row of logits per input, a tensor of shape ({len(x)}, classes); it gave {tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__}.")
     if num_classes is not None and y.shape[1] < num_classes: raise DataError(f"{type(module).__name__} gives {y.shape[1]} logits; the task has {num_classes} classes.")
+
+def _remedy(module: nn.Module, x: Tensor, trained: bool) -> str:
+    "What to do about inputs that a network does not take."
+    kinds = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    if x.dtype == torch.uint8 and kinds: return "These are bytes: make them floating point first, x.float() / 255."
+    if x.is_floating_point() and len(kinds) == 1 and x.dtype not in kinds: return f"The weights of the network are {next(iter(kinds))}: convert the inputs, x.{'float()' if torch.float32 in kinds else f'to({next(iter(kinds))})'}."
+    if x.ndim == 4 and x.shape[3] <= 4 < x.shape[1]: return "The channels seem to come last, they are wanted first: x.permute(0, 3, 1, 2)."
+    return "Use the task it was trained on." if trained else "Give inputs of the shape and type that it takes, or a network that takes these."
 
 def build_network(name: str, **settings) -> nn.Module:
     "A freshly initialised network by its name; an unknown name raises `UnknownName`, a wrong setting `SettingsError`."

@@ -23,7 +23,7 @@ from .matching import Matcher, _in_threads
 from .networks import Network, call_stacked, check_inputs, is_linear_chain
 from .sources import Ahead, MappedStates, matcher_within
 from .symmetry import Permutation
-from .training import Checkpoint, Recipe, _agreed, _forward_seeds, _made, _memory_format, autocast, compiled, epoch_batches, fit, generator_for, metrics_of, seed_of, steps_per_epoch, training_lock
+from .training import Checkpoint, Recipe, _agreed, _check_kinds, _forward_seeds, _made, _memory_format, autocast, compiled, epoch_batches, fit, generator_for, metrics_of, seed_of, steps_per_epoch, training_lock
 from .zoo import check_state, Zoo
 
 # %% ../nbs/03_star_training.ipynb #056f978f
@@ -144,10 +144,14 @@ def train_star(
     must be a multiple of the number of processes; the star is what one process would have trained, up to
     rounding; but for `mu` on a network with BatchNorm, whose statistics at the star itself are then of each process's part of the batch."""
     seed_of(seed)
-    zoo, recipe, device, name = Zoo(zoo), recipe or Recipe(), best_device(device), name or f"star-{seed:03}"
-    sources = zoo.sources if sources is None else list(sources)
-    network, options = _common_network(zoo, sources), dict(t=t, mu=float(mu), realign_every=realign_every, init=init, pairs=pairs, ema=float(ema), align_ahead=align_ahead)
-    _check_options(task, recipe, **options)
+    recipe = Recipe() if recipe is None else recipe
+    _check_kinds(task, recipe)
+    zoo, device, name = Zoo(zoo), best_device(device), name or f"star-{seed:03}"
+    sources = zoo.sources if sources is None else _checked_sources(sources)
+    network, options = _common_network(zoo, sources), dict(t=t, mu=mu, realign_every=realign_every, init=init, pairs=pairs, ema=ema, align_ahead=align_ahead)
+    _check_options(task, recipe, memory=memory, **options)
+    if init is not None: lookup("start of a star", init, ("average", *zoo.names))
+    options |= dict(mu=float(mu), ema=float(ema), realign_every=int(realign_every), pairs=int(pairs), align_ahead=int(align_ahead))
     made = _made(network, recipe, task) | dict(seed=seed, sources=sources) | options
     unfinished = zoo.path / ".unfinished" / f"{name}.safetensors"
     def there() -> bool:
@@ -176,11 +180,20 @@ class _SharedCheckpoint(Checkpoint):
     def clear(self):
         if rank() == 0: super().clear()
 
-def _check_options(task: Task, recipe: Recipe, t: str, mu: float, realign_every: int, init: str | None, pairs: int, ema: float, align_ahead: int) -> None:
+def _checked_sources(sources: Sequence[str]) -> list[str]:
+    if isinstance(sources, str): raise SettingsError(f"sources is a list of names: sources=[{sources!r}], found the text {sources!r}.")
+    sources = list(sources)
+    if not sources: raise SettingsError("sources is an empty list. Name the source models, or leave it out for all of the zoo's.")
+    if twice := next((s for s in sources if sources.count(s) > 1), None): raise SettingsError(f"sources names {twice!r} {sources.count(twice)} times. Name each source once; all are drawn equally often.")
+    return sources
+
+def _check_options(task: Task, recipe: Recipe, t: str, mu: float, realign_every: int, init: str | None, pairs: int, ema: float, align_ahead: int, memory: int = 1) -> None:
     lookup("distribution of t", t, T_DISTRIBUTIONS)
     batch, steps = min(recipe.batch_size, len(task.train_y)), steps_per_epoch(task, recipe)
     for what, value, low, high in (("mu", mu, 0, float("inf")), ("realign_every", realign_every, 1, float("inf")), (f"pairs, in batches of {batch},", pairs, 1, batch),
-                                   ("ema", ema, 0, 1 - 1e-9), (f"align_ahead, in epochs of {steps} steps,", align_ahead, 0, steps)):
+                                   ("ema", ema, 0, 1 - 1e-9), (f"align_ahead, in epochs of {steps} steps,", align_ahead, 0, steps), ("memory, in bytes,", memory, 1, float("inf"))):
+        whole = what.split(",")[0] not in ("mu", "ema")
+        if isinstance(value, bool) or not (hasattr(value, "__index__" if whole else "__float__")): raise SettingsError(f"{what} must be a {'whole ' * whole}number, found {value!r}.")
         if not low <= value <= high: raise SettingsError(f"{what} must be at least {low}{f' and at most {high}' if high < float('inf') else ''}, found {value}.")
     if pairs % world_size(): raise SettingsError(f"{world_size()} processes cannot share {pairs} (source, t) pairs a step evenly: pass pairs={world_size()}, or a multiple.")
 
