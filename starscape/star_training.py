@@ -150,7 +150,7 @@ def train_star(
     sources = zoo.sources if sources is None else _checked_sources(sources)
     network, options = _common_network(zoo, sources), dict(t=t, mu=mu, realign_every=realign_every, init=init, pairs=pairs, ema=ema, align_ahead=align_ahead)
     _check_options(task, recipe, memory=memory, **options)
-    if init is not None: lookup("start of a star", init, ("average", *zoo.names))
+    if init is not None: lookup("model to start from", init, ("average", *zoo.names))
     options |= dict(mu=float(mu), ema=float(ema), realign_every=int(realign_every), pairs=int(pairs), align_ahead=int(align_ahead))
     made = _made(network, recipe, task) | dict(seed=seed, sources=sources) | options
     unfinished = zoo.path / ".unfinished" / f"{name}.safetensors"
@@ -191,7 +191,7 @@ def _check_options(task: Task, recipe: Recipe, t: str, mu: float, realign_every:
     lookup("distribution of t", t, T_DISTRIBUTIONS)
     batch, steps = min(recipe.batch_size, len(task.train_y)), steps_per_epoch(task, recipe)
     for what, value, low, high in (("mu", mu, 0, float("inf")), ("realign_every", realign_every, 1, float("inf")), (f"pairs, in batches of {batch},", pairs, 1, batch),
-                                   ("ema", ema, 0, 1 - 1e-9), (f"align_ahead, in epochs of {steps} steps,", align_ahead, 0, steps), ("memory, in bytes,", memory, 1, float("inf"))):
+                                   ("ema", ema, 0, 1 - 1e-9), (f"align_ahead, in epochs of {steps} steps,", align_ahead, 0, steps), ("memory, in bytes,", memory, 0, float("inf"))):
         whole = what.split(",")[0] not in ("mu", "ema")
         if isinstance(value, bool) or not (hasattr(value, "__index__" if whole else "__float__")): raise SettingsError(f"{what} must be a {'whole ' * whole}number, found {value!r}.")
         if not low <= value <= high: raise SettingsError(f"{what} must be at least {low}{f' and at most {high}' if high < float('inf') else ''}, found {value}.")

@@ -62,8 +62,12 @@ class Recipe:
     compile: bool = False  # torch.compile the network
 
     def __new__(cls, *settings, **named):
-        for name in named: lookup("recipe setting", name, sorted(f.name for f in dataclasses.fields(cls)))
+        cls._check_names(named)
         return super().__new__(cls)
+
+    @classmethod
+    def _check_names(cls, settings) -> None:
+        for name in settings: lookup("recipe setting", name, sorted(f.name for f in dataclasses.fields(cls)))
 
     def __post_init__(self):
         whole, number = lambda x: hasattr(x, "__index__") and not isinstance(x, bool), lambda x: isinstance(x, (int, float)) and not isinstance(x, bool)
@@ -86,6 +90,7 @@ class Recipe:
     def from_json(cls, value: Mapping) -> "Recipe":
         "Back from `to_json`; an unknown or malformed setting raises `SettingsError`."
         if not isinstance(value, Mapping): raise SettingsError(f"A recipe is described by its settings by name, found {str(value)[:60]!r}.")
+        cls._check_names(value)
         try: return cls(**value)
         except TypeError as e: raise SettingsError(f"Malformed recipe: {e}.") from e
 

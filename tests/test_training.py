@@ -280,7 +280,7 @@ def pair(tmp_path_factory):
     (dict(pairs=2.5), "pairs, .* must be a whole number, found 2.5"),
     (dict(pairs=True), "pairs, .* must be a whole number, found True"),
     (dict(mu="1"), "mu must be a number, found '1'"),
-    (dict(memory=-5), "memory, in bytes, must be at least 1, found -5"),
+    (dict(memory=-5), "memory, in bytes, must be at least 0, found -5"),
     (dict(memory=1e9), "memory, in bytes, must be a whole number"),
     (dict(sources=["source-000", "source-000"]), "sources names 'source-000' 2 times"),
     (dict(sources="source-000"), r"sources is a list of names: sources=\['source-000'\]"),
