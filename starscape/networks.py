@@ -307,6 +307,10 @@ def _is_named(f) -> bool:
     if isinstance(f, MethodType): return isinstance(own, type) and name == f"{own.__qualname__}.{f.__name__}"  # not one that a subclass inherits
     return own is None or isinstance(own, (type, ModuleType))
 
+def _parameters(f: Callable) -> Mapping[str, inspect.Parameter]:
+    try: return inspect.signature(f).parameters
+    except (TypeError, ValueError): return {}  # of what is written in C, not all say
+
 def _full_name(f) -> str: return f"{f.__module__}.{f.__qualname__}" if hasattr(f, "__qualname__") else f"a {type(f).__name__}"
 
 def _is_plain(value) -> bool:
@@ -316,7 +320,7 @@ def _is_plain(value) -> bool:
 def _known_as(builder: Callable) -> tuple[str, Callable, dict]:
     "The name that a callable is registered under, what is registered, and the settings that it is called with."
     if isinstance(builder, partial) and _is_named(builder.func):
-        places = [k for k, p in inspect.signature(builder.func).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        places = [k for k, p in _parameters(builder.func).items() if p.kind is p.POSITIONAL_OR_KEYWORD]
         settings = dict(zip(places, builder.args)) | builder.keywords
         if len(builder.args) <= len(places) and "name" not in settings and _is_plain(settings): return f"custom:{builder.func.__qualname__}", builder.func, settings
     if _is_named(builder): return f"custom:{builder.__qualname__}", builder, {}
@@ -396,7 +400,7 @@ class Network:
                                     f"register_network({f'my_{builder.__name__}'!r}, {builder.__name__}), and pass that name.")
             if known is None or _is_named(builder): network_builders[name] = builder
             network = cls(name, **settings)
-        takes = inspect.signature(network_builder(network.name)).parameters
+        takes = _parameters(network_builder(network.name))
         of_task = {} if task is None else dict(input_shape=task.input_shape, num_classes=task.num_classes)
         return cls(network.name, **({k: v for k, v in of_task.items() if k in takes} | dict(network.settings)))
 

@@ -229,6 +229,8 @@ class _Starlight:
         self.around = _forward_seeds(self.module, task.train_x[:2], seed_of(seed, "star", *[rank()] * (rank() > 0)))
         self.network = FlatParameters(self.module)
         self.forward = sharing_gradients(compiled(self.module, recipe, device))
+        first = {id(p): k for k, p in self.module.named_parameters()}
+        self.tied = {k: first[id(p)] for k, p in self.module.named_parameters(remove_duplicate=False) if p.requires_grad and first[id(p)] != k}  # second names of weights
         self.star = self.network.vector.clone()
         self.average, self.snapshot = (self.star.clone() if wanted else None for wanted in (ema, align_ahead or realign_every > 1))
         self.leaves = [v.detach().requires_grad_() for v in self.network.views(self.star)]
@@ -240,7 +242,7 @@ class _Starlight:
         self.examples = slice(sum(shares[: self.own.start]), sum(shares[: self.own.stop]))
         whole = batch / world_size()  # the processes' gradients are averaged, so that a part of the batch counts for as much as all of it does in one
         self.weights, self.own_weight = [n / whole / (1 + mu) for n in self.shares], sum(self.shares) / whole * mu / (1 + mu)
-        stackable = is_linear_chain(self.module) and len(self.network.names) == len(list(self.module.parameters())) and task.train_x.is_floating_point()
+        stackable = is_linear_chain(self.module) and not self.tied and len(self.network.names) == len(list(self.module.parameters())) and task.train_x.is_floating_point()
         self.stack = self._stack() if pairs > 1 and world_size() == 1 and stackable and batch % pairs == 0 else None
         self.aligned_in = torch.full((len(sources),), -1)  # the epoch in which each source was aligned last
         room = memory // 2 // self.star.nbytes
@@ -309,6 +311,7 @@ class _Starlight:
     @torch.no_grad()
     def match(self, vector: Tensor, epoch: int, *, numbers: Sequence[int], n_jobs: int | None = None) -> dict[int, Permutation]:
         state = self.module.state_dict() | dict(zip(self.network.names, self.network.views(vector)))
+        state |= {k: state[name] for k, name in self.tied.items()}
         last, seed = [{g: p[n] for g, p in self.permutations.items()} for n in numbers], seed_of(self.seed, "star", "match", epoch)
         one = lambda i: self.matcher.match_one(numbers[i], state, init=last[i], seed=seed)
         return dict(zip(numbers, _in_threads(one, len(numbers), n_jobs, work=self.matcher._work())))
