@@ -224,6 +224,8 @@ class Task:
         if not hasattr(self.num_classes, "__index__"): raise DataError(f"Task {self.name!r}: num_classes must be a whole number, found {self.num_classes!r}.")
         if self.num_classes < 2: raise DataError(f"Task {self.name!r} has {self.num_classes} class; classification needs two or more.")
         if highest >= self.num_classes: raise DataError(f"Task {self.name!r} has a label {highest}, but num_classes is {self.num_classes}; labels run from 0 to num_classes - 1.")
+        if self.augment is not None and not callable(self.augment): raise DataError(f"Task {self.name!r}: augment changes a batch of images, Augment() say, found {self.augment!r}.")
+        if isinstance(self.augment, (Augment, ResizedCrop)) and len(self.input_shape) != 3: raise DataError(f"Task {self.name!r}: {type(self.augment).__name__} is for images (channels, height, width), found inputs of shape {self.input_shape}. Leave augment out.")
         for split in ("train", "test"): set_field(f"{split}_y", self.split(split)[1].long())
 
     def _check(self, split: str, x: Tensor, y: Tensor):
@@ -290,11 +292,15 @@ class Task:
     def fingerprint(self) -> str:
         "Hash of the content, in hexadecimal: what cached results depend on."
         h = hashlib.blake2b(repr((self.num_classes, self.input_shape)).encode(), digest_size=16)
-        for t in (self.train_x, self.train_y, self.test_x, self.test_y): h.update(t.fingerprint.encode() if isinstance(t, Images) else t.detach().cpu().contiguous().numpy().tobytes())
+        for t in (self.train_x, self.train_y, self.test_x, self.test_y): h.update(t.fingerprint.encode() if isinstance(t, Images) else _bytes_of(t))
         return h.hexdigest()
 
     def __repr__(self):
         return f"Task({self.name!r}: {len(self.train_y):,} train, {len(self.test_y):,} test, input {self.input_shape}, {self.num_classes} classes, {self.device})"
+
+def _bytes_of(t: Tensor) -> bytes:
+    t = t.detach().cpu().contiguous()
+    return (t.view(torch.uint8) if t.dtype == torch.bfloat16 else t).numpy().tobytes()  # numpy has no bfloat16
 
 def _first(x: "Tensor | Images", n: int): return x.select(slice(n)) if isinstance(x, Images) else x[:n]
 

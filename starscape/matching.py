@@ -67,8 +67,7 @@ class Matcher:
         n_jobs: int | None = None,  # threads, one state each; `None`: joblib's backend, else a thread for each core if the network is large
     ) -> list[Permutation]:
         "For each state the permutation that brings it to the reference; state `i` gets what it would get alone."
-        if n_restarts < 1 or max_sweeps < 1:
-            raise SettingsError(f"n_restarts and max_sweeps are at least 1, not {n_restarts} and {max_sweeps}.")
+        _check_counts(n_restarts=n_restarts, max_sweeps=max_sweeps)
         reference, starts = self._reference(reference_state, copy=len(self.states) > 1), self.starts(init)
         placed = [self._placed(p) for p in init or [None] * len(starts)]
         if n_jobs is None and len(starts) > 1 and joblib.effective_n_jobs(None) > 1:
@@ -127,6 +126,12 @@ class Matcher:
         return float(sum(math.prod(blocks[use.block].sizes) * own(use) for unit in self.plan.units for use in unit.uses))
 
 # %% ../nbs/02a_matching.ipynb #b2f96e18
+def _check_counts(**counts: int) -> None:
+    for name, n in counts.items():
+        if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
+            raise SettingsError(f"{name} is a whole number, at least 1; found {n!r}.")
+
+
 def _alone(symmetry, reference_state, state, init, alike: dict, settings: dict, sender: int) -> Permutation:
     "One state matched by a worker, which is one of several on its machine."
     if os.getpid() != sender:
@@ -232,18 +237,33 @@ def _channel_axes(module: nn.Module) -> tuple[tuple[int, int] | None, tuple[int,
     return None, None
 
 
+@torch.no_grad()
+def _called(model: nn.Module, inputs: Tensor) -> set[nn.Module]:
+    "The layers that are called: attention reads the weights of its projection without calling it."
+    called = set()
+    hooks = [m.register_forward_hook(lambda module, *_: called.add(module)) for m in model.modules()]
+    try:
+        model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called
+
+
 def _axis_groups(axis) -> set[str]:
     return {group for segment in axis for factor in segment for group in factor.groups}
 
 
-def _observed(symmetry: PermutationSymmetry, model: nn.Module) -> dict[str, tuple[nn.Module, str, int, tuple]]:
+def _observed(
+    symmetry: PermutationSymmetry, model: nn.Module, inputs: Tensor
+) -> dict[str, tuple[nn.Module, str, int, tuple]]:
     "What to record, by name: the layer, `input` or `output`, the axis of the activation and its structure."
-    found, seen = {}, set()
+    found, seen, called = {}, set(), _called(model, inputs)
     for side, where in enumerate(("input", "output")):
         read = set()
         for name, module in model.named_modules():
             axes, weight = _channel_axes(module)[side], f"{name}.weight".lstrip(".")
-            if axes is None or weight not in symmetry.axes:
+            if axes is None or weight not in symmetry.axes or module not in called:
                 continue
             structure = symmetry.axes[weight][axes[1]]
             groups = _axis_groups(structure)
@@ -277,7 +297,7 @@ def _activations(model, state, inputs: Tensor, observed, form: str, rows: int, s
     try:
         state = {name: tensor.to(device) for name, tensor in state.items()}
         for batch in batches:
-            functional_call(model, state, (batch,))
+            functional_call(model, state, (batch,), tie_weights=False)  # a state holds tied weights under each of their names
     finally:
         for hook in hooks:
             hook.remove()
@@ -316,7 +336,7 @@ def match_activations(
     if len(inputs) < 2:
         raise DataError(f"Activations are compared on at least two inputs, found {len(inputs)}.")
     model = copy.deepcopy(model).to(inputs.device).eval()
-    observed = _observed(symmetry, model)
+    observed = _observed(symmetry, model, inputs[:2])
     seen = sorted(set().union(*(_axis_groups(structure) for *_, structure in observed.values())))
     recorded = [_activations(model, s, inputs, observed, form, max_rows, seed) for s in (reference_state, state)]
     axes = {name: (((Factor(len(recorded[0][name])),),), structure) for name, (*_, structure) in observed.items()}
@@ -357,8 +377,7 @@ def match_differentiable(
     """
     lookup("objective", objective, ("distance", "midpoint", "random"))
     lookup("estimator", estimator, ("sinkhorn", "straight-through"))
-    if steps < 1 or n_restarts < 1:
-        raise SettingsError(f"steps and n_restarts are at least 1, not {steps} and {n_restarts}.")
+    _check_counts(steps=steps, n_restarts=n_restarts)
     if objective != "distance" and (model is None or inputs is None or targets is None):
         raise SettingsError(f"objective={objective!r} needs model=, inputs= and targets=.")
     fixed, plan = frozenset(fixed), Plan.of(symmetry)
@@ -397,8 +416,7 @@ def match_cycle_consistent(
     """
     if len(states) < 2:
         raise SettingsError(f"Cycle-consistent matching takes at least two states, found {len(states)}.")
-    if steps < 1 or n_restarts < 1:
-        raise SettingsError(f"steps and n_restarts are at least 1, not {steps} and {n_restarts}.")
+    _check_counts(steps=steps, n_restarts=n_restarts)
     matcher, generator = Matcher(symmetry, states, fixed=fixed), torch.Generator().manual_seed(seed)
     starts = matcher.starts(init)
     best, most = None, -math.inf

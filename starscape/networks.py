@@ -307,6 +307,10 @@ def _is_named(f) -> bool:
     if isinstance(f, MethodType): return isinstance(own, type) and name == f"{own.__qualname__}.{f.__name__}"  # not one that a subclass inherits
     return own is None or isinstance(own, (type, ModuleType))
 
+def _parameters(f: Callable) -> Mapping[str, inspect.Parameter]:
+    try: return inspect.signature(f).parameters
+    except (TypeError, ValueError): return {}  # of what is written in C, not all say
+
 def _full_name(f) -> str: return f"{f.__module__}.{f.__qualname__}" if hasattr(f, "__qualname__") else f"a {type(f).__name__}"
 
 def _is_plain(value) -> bool:
@@ -316,7 +320,7 @@ def _is_plain(value) -> bool:
 def _known_as(builder: Callable) -> tuple[str, Callable, dict]:
     "The name that a callable is registered under, what is registered, and the settings that it is called with."
     if isinstance(builder, partial) and _is_named(builder.func):
-        places = [k for k, p in inspect.signature(builder.func).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        places = [k for k, p in _parameters(builder.func).items() if p.kind is p.POSITIONAL_OR_KEYWORD]
         settings = dict(zip(places, builder.args)) | builder.keywords
         if len(builder.args) <= len(places) and "name" not in settings and _is_plain(settings): return f"custom:{builder.func.__qualname__}", builder.func, settings
     if _is_named(builder): return f"custom:{builder.__qualname__}", builder, {}
@@ -396,7 +400,7 @@ class Network:
                                     f"register_network({f'my_{builder.__name__}'!r}, {builder.__name__}), and pass that name.")
             if known is None or _is_named(builder): network_builders[name] = builder
             network = cls(name, **settings)
-        takes = inspect.signature(network_builder(network.name)).parameters
+        takes = _parameters(network_builder(network.name))
         of_task = {} if task is None else dict(input_shape=task.input_shape, num_classes=task.num_classes)
         return cls(network.name, **({k: v for k, v in of_task.items() if k in takes} | dict(network.settings)))
 
@@ -412,7 +416,9 @@ class Network:
                 raise SettingsError(f"Network {self.name!r} cannot be built with {str(dict(self.settings))[:200]}: {str(e)[:200]}.") from e
         _unproven.discard(self.name)
         if not isinstance(module, nn.Module): raise SettingsError(f"The builder of network {self.name!r} gave a {type(module).__name__}, not an nn.Module.")
-        empty = [k for k, v in module.state_dict().items() if isinstance(v, Tensor) and not is_lazy(v) and 0 in v.shape]
+        if lazy := next((k for k, v in (*module.named_parameters(), *module.named_buffers()) if is_lazy(v)), None):
+            raise SettingsError(f"Network {self.name!r} has layers that wait for a first input to know their size ({lazy!r}). Let what builds it show it one: net = Net(); net(torch.zeros(2, …)); return net.")
+        empty = [k for k, v in module.state_dict().items() if isinstance(v, Tensor) and 0 in v.shape]
         if empty: raise SettingsError(f"Network {self.name!r} cannot be built with {str(dict(self.settings))[:200]}: {empty[0]!r} would hold no values. Sizes are at least 1.")
         return module
 
@@ -449,14 +455,27 @@ class Network:
     def __hash__(self): return hash(self._key())
     def __repr__(self): return f"Network({', '.join([repr(self.name)] + [f'{k}={v!r}' for k, v in self.settings.items()])})"
 
-def check_inputs(module: nn.Module, x: Tensor, num_classes: int | None = None) -> None:
+def check_inputs(
+    module: nn.Module,
+    x: Tensor,  # a few inputs, (n, *input_shape)
+    num_classes: int | None = None,  # of the task; `None`: not looked at
+    trained: bool = True,  # whether the network has been trained on some task before
+) -> None:
     "Raise `DataError` unless the network takes such inputs and gives one row of logits for each."
     try:
         with torch.no_grad(): y = module(x)
     except (RuntimeError, IndexError, TypeError, ValueError) as e:
-        raise DataError(f"{type(module).__name__} does not take inputs of shape {tuple(x.shape[1:])} and type {x.dtype}: {str(e).splitlines()[0]}. Use the task it was trained on.") from e
+        raise DataError(f"{type(module).__name__} does not take inputs of shape {tuple(x.shape[1:])} and type {x.dtype}: {(str(e).splitlines() or [type(e).__name__])[0]}. {_remedy(module, x, trained)}") from e
     if not isinstance(y, Tensor) or y.ndim != 2 or len(y) != len(x): raise DataError(f"{type(module).__name__} must give one row of logits per input, a tensor of shape ({len(x)}, classes); it gave {tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__}.")
     if num_classes is not None and y.shape[1] < num_classes: raise DataError(f"{type(module).__name__} gives {y.shape[1]} logits; the task has {num_classes} classes.")
+
+def _remedy(module: nn.Module, x: Tensor, trained: bool) -> str:
+    "What to do about inputs that a network does not take."
+    kinds = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    if x.dtype == torch.uint8 and kinds: return "These are bytes: make them floating point first, x.float() / 255."
+    if x.is_floating_point() and len(kinds) == 1 and x.dtype not in kinds: return f"The weights of the network are {next(iter(kinds))}: convert the inputs, x.{'float()' if torch.float32 in kinds else f'to({next(iter(kinds))})'}."
+    if x.ndim == 4 and x.shape[3] <= 4 < x.shape[1]: return "The channels seem to come last, they are wanted first: x.permute(0, 3, 1, 2)."
+    return "Use the task it was trained on." if trained else "Give inputs of the shape and type that it takes, or a network that takes these."
 
 def build_network(name: str, **settings) -> nn.Module:
     "A freshly initialised network by its name; an unknown name raises `UnknownName`, a wrong setting `SettingsError`."

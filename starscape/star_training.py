@@ -23,7 +23,7 @@ from .matching import Matcher, _in_threads
 from .networks import Network, call_stacked, check_inputs, is_linear_chain
 from .sources import Ahead, MappedStates, matcher_within
 from .symmetry import Permutation
-from .training import Checkpoint, Recipe, _agreed, _forward_seeds, _made, _memory_format, autocast, compiled, epoch_batches, fit, generator_for, metrics_of, seed_of, steps_per_epoch, training_lock
+from .training import Checkpoint, Recipe, _agreed, _check_kinds, _forward_seeds, _made, _memory_format, autocast, compiled, epoch_batches, fit, generator_for, metrics_of, seed_of, steps_per_epoch, training_lock
 from .zoo import check_state, Zoo
 
 # %% ../nbs/03_star_training.ipynb #056f978f
@@ -144,10 +144,14 @@ def train_star(
     must be a multiple of the number of processes; the star is what one process would have trained, up to
     rounding; but for `mu` on a network with BatchNorm, whose statistics at the star itself are then of each process's part of the batch."""
     seed_of(seed)
-    zoo, recipe, device, name = Zoo(zoo), recipe or Recipe(), best_device(device), name or f"star-{seed:03}"
-    sources = zoo.sources if sources is None else list(sources)
-    network, options = _common_network(zoo, sources), dict(t=t, mu=float(mu), realign_every=realign_every, init=init, pairs=pairs, ema=float(ema), align_ahead=align_ahead)
-    _check_options(task, recipe, **options)
+    recipe = Recipe() if recipe is None else recipe
+    _check_kinds(task, recipe)
+    zoo, device, name = Zoo(zoo), best_device(device), name or f"star-{seed:03}"
+    sources = zoo.sources if sources is None else _checked_sources(sources)
+    network, options = _common_network(zoo, sources), dict(t=t, mu=mu, realign_every=realign_every, init=init, pairs=pairs, ema=ema, align_ahead=align_ahead)
+    _check_options(task, recipe, memory=memory, **options)
+    if init is not None: lookup("model to start from", init, ("average", *zoo.names))
+    options |= dict(mu=float(mu), ema=float(ema), realign_every=int(realign_every), pairs=int(pairs), align_ahead=int(align_ahead))
     made = _made(network, recipe, task) | dict(seed=seed, sources=sources) | options
     unfinished = zoo.path / ".unfinished" / f"{name}.safetensors"
     def there() -> bool:
@@ -176,11 +180,20 @@ class _SharedCheckpoint(Checkpoint):
     def clear(self):
         if rank() == 0: super().clear()
 
-def _check_options(task: Task, recipe: Recipe, t: str, mu: float, realign_every: int, init: str | None, pairs: int, ema: float, align_ahead: int) -> None:
+def _checked_sources(sources: Sequence[str]) -> list[str]:
+    if isinstance(sources, str): raise SettingsError(f"sources is a list of names: sources=[{sources!r}], found the text {sources!r}.")
+    sources = list(sources)
+    if not sources: raise SettingsError("sources is an empty list. Name the source models, or leave it out for all of the zoo's.")
+    if twice := next((s for s in sources if sources.count(s) > 1), None): raise SettingsError(f"sources names {twice!r} {sources.count(twice)} times. Name each source once; all are drawn equally often.")
+    return sources
+
+def _check_options(task: Task, recipe: Recipe, t: str, mu: float, realign_every: int, init: str | None, pairs: int, ema: float, align_ahead: int, memory: int = 1) -> None:
     lookup("distribution of t", t, T_DISTRIBUTIONS)
     batch, steps = min(recipe.batch_size, len(task.train_y)), steps_per_epoch(task, recipe)
     for what, value, low, high in (("mu", mu, 0, float("inf")), ("realign_every", realign_every, 1, float("inf")), (f"pairs, in batches of {batch},", pairs, 1, batch),
-                                   ("ema", ema, 0, 1 - 1e-9), (f"align_ahead, in epochs of {steps} steps,", align_ahead, 0, steps)):
+                                   ("ema", ema, 0, 1 - 1e-9), (f"align_ahead, in epochs of {steps} steps,", align_ahead, 0, steps), ("memory, in bytes,", memory, 0, float("inf"))):
+        whole = what.split(",")[0] not in ("mu", "ema")
+        if isinstance(value, bool) or not (hasattr(value, "__index__" if whole else "__float__")): raise SettingsError(f"{what} must be a {'whole ' * whole}number, found {value!r}.")
         if not low <= value <= high: raise SettingsError(f"{what} must be at least {low}{f' and at most {high}' if high < float('inf') else ''}, found {value}.")
     if pairs % world_size(): raise SettingsError(f"{world_size()} processes cannot share {pairs} (source, t) pairs a step evenly: pass pairs={world_size()}, or a multiple.")
 
@@ -216,6 +229,8 @@ class _Starlight:
         self.around = _forward_seeds(self.module, task.train_x[:2], seed_of(seed, "star", *[rank()] * (rank() > 0)))
         self.network = FlatParameters(self.module)
         self.forward = sharing_gradients(compiled(self.module, recipe, device))
+        first = {id(p): k for k, p in self.module.named_parameters()}
+        self.tied = {k: first[id(p)] for k, p in self.module.named_parameters(remove_duplicate=False) if p.requires_grad and first[id(p)] != k}  # second names of weights
         self.star = self.network.vector.clone()
         self.average, self.snapshot = (self.star.clone() if wanted else None for wanted in (ema, align_ahead or realign_every > 1))
         self.leaves = [v.detach().requires_grad_() for v in self.network.views(self.star)]
@@ -227,7 +242,7 @@ class _Starlight:
         self.examples = slice(sum(shares[: self.own.start]), sum(shares[: self.own.stop]))
         whole = batch / world_size()  # the processes' gradients are averaged, so that a part of the batch counts for as much as all of it does in one
         self.weights, self.own_weight = [n / whole / (1 + mu) for n in self.shares], sum(self.shares) / whole * mu / (1 + mu)
-        stackable = is_linear_chain(self.module) and len(self.network.names) == len(list(self.module.parameters())) and task.train_x.is_floating_point()
+        stackable = is_linear_chain(self.module) and not self.tied and len(self.network.names) == len(list(self.module.parameters())) and task.train_x.is_floating_point()
         self.stack = self._stack() if pairs > 1 and world_size() == 1 and stackable and batch % pairs == 0 else None
         self.aligned_in = torch.full((len(sources),), -1)  # the epoch in which each source was aligned last
         room = memory // 2 // self.star.nbytes
@@ -296,6 +311,7 @@ class _Starlight:
     @torch.no_grad()
     def match(self, vector: Tensor, epoch: int, *, numbers: Sequence[int], n_jobs: int | None = None) -> dict[int, Permutation]:
         state = self.module.state_dict() | dict(zip(self.network.names, self.network.views(vector)))
+        state |= {k: state[name] for k, name in self.tied.items()}
         last, seed = [{g: p[n] for g, p in self.permutations.items()} for n in numbers], seed_of(self.seed, "star", "match", epoch)
         one = lambda i: self.matcher.match_one(numbers[i], state, init=last[i], seed=seed)
         return dict(zip(numbers, _in_threads(one, len(numbers), n_jobs, work=self.matcher._work())))

@@ -61,6 +61,14 @@ class Recipe:
     precision: str = "float32"  # "bfloat16": autocast of the forward pass, float32 weights
     compile: bool = False  # torch.compile the network
 
+    def __new__(cls, *settings, **named):
+        cls._check_names(named)
+        return super().__new__(cls)
+
+    @classmethod
+    def _check_names(cls, settings) -> None:
+        for name in settings: lookup("recipe setting", name, sorted(f.name for f in dataclasses.fields(cls)))
+
     def __post_init__(self):
         whole, number = lambda x: hasattr(x, "__index__") and not isinstance(x, bool), lambda x: isinstance(x, (int, float)) and not isinstance(x, bool)
         wanted = dict(epochs=whole, batch_size=whole, lr=number, momentum=number, weight_decay=number, gamma=number, warmup_epochs=number, label_smoothing=number,
@@ -82,8 +90,7 @@ class Recipe:
     def from_json(cls, value: Mapping) -> "Recipe":
         "Back from `to_json`; an unknown or malformed setting raises `SettingsError`."
         if not isinstance(value, Mapping): raise SettingsError(f"A recipe is described by its settings by name, found {str(value)[:60]!r}.")
-        fields = {f.name for f in dataclasses.fields(cls)}
-        for name in value: lookup("recipe setting", name, sorted(fields))
+        cls._check_names(value)
         try: return cls(**value)
         except TypeError as e: raise SettingsError(f"Malformed recipe: {e}.") from e
 
@@ -408,6 +415,11 @@ def _train_one(module: nn.Module, task: Task, recipe: Recipe, generator: torch.G
         before_epoch=before_epoch, around=seeds, checkpoint=checkpoint, desc=desc)
     return module.eval()
 
+def _check_kinds(task: Task, recipe: Recipe) -> None:
+    "Raise if these are not what their names say."
+    if not isinstance(task, Task): raise SettingsError(f"task is a Task, found {type(task).__name__} {repr(task)[:60]}. Make one of tensors, Task(name, train_x, train_y, test_x, test_y), or load one by its name, load_task(\"digits\").")
+    if not isinstance(recipe, Recipe): raise SettingsError(f"recipe is a Recipe, found {type(recipe).__name__} {repr(recipe)[:60]}. Write Recipe(epochs=60), say.")
+
 def train(
     task: Task,
     network: "str | Network | Callable[..., nn.Module]",  # a name, a Network, or a callable that builds an nn.Module
@@ -417,10 +429,11 @@ def train(
     device: str | torch.device | None = None,  # `None`: the best there is
 ) -> nn.Module:
     "Train one model and return it, in eval mode. Raises `TrainingError` if its loss stops being finite."
-    device = best_device(device)
+    device, recipe = best_device(device), Recipe() if recipe is None else recipe
+    _check_kinds(task, recipe)
     module = Network.of(network, task).build(seed_of(seed, "init"))
-    check_inputs(copy.deepcopy(module).eval(), task.train_x[:2].cpu(), task.num_classes)
-    return _train_one(module, task.to(device), recipe or Recipe(), generator_for(seed, "order", device=device))
+    check_inputs(copy.deepcopy(module).eval(), task.train_x[:2].cpu(), task.num_classes, trained=False)
+    return _train_one(module, task.to(device), recipe, generator_for(seed, "order", device=device))
 
 # %% ../nbs/01b_training.ipynb #b387dfc9
 def stack_size(
@@ -583,16 +596,17 @@ def train_population(
     if not all(hasattr(n, "__index__") and n >= 0 for n in (n_sources, n_heldout)): raise SettingsError(f"Cannot train {n_sources} sources and {n_heldout} held-out models.")
     if stacked is not None and (not hasattr(stacked, "__index__") or stacked < 1): raise SettingsError(f"stacked is the number of models trained together, at least 1; found {stacked!r}.")
     seed_of(seed)
+    _check_kinds(task, recipe)
     network, spread = Network.of(network, task), joblib.effective_n_jobs(None) > 1
     here = best_device(None if spread else device)  # a worker has devices of its own
     module = network.build().eval()
-    check_inputs(module, task.train_x[:2].cpu(), task.num_classes)
+    check_inputs(module, task.train_x[:2].cpu(), task.num_classes, trained=False)
     zoo = Zoo(zoo)  # a folder is made only for what can be trained
     made = _made(network, recipe, task)
     jobs = [(f"{role}-{i:03}", role, i) for role, n in (("source", n_sources), ("heldout", n_heldout)) for i in range(n)]
-    there, shapes = set(zoo.names), {k: tuple(v.shape) for k, v in module.state_dict().items()}
+    shapes = {k: tuple(v.shape) for k, v in module.state_dict().items()}
     for name, _, i in jobs:
-        if name in there: _agreed(zoo, name, made | dict(seed=seed, index=i), shapes)
+        if name in zoo: _agreed(zoo, name, made | dict(seed=seed, index=i), shapes)
     size = stacked or stack_size(network, here, task)
     if stacked and stacked > 1 and (why := _no_stack(network, task, here)): raise SettingsError(f"Models of {network} cannot be trained as a stack: {why}. Leave stacked out, or pass stacked=1.")
     # a stack is always trained whole, so that a model never depends on which of its neighbours were there before

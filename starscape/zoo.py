@@ -15,10 +15,12 @@ import os
 import platform
 import secrets
 import sqlite3
+import stat
 import struct
 import time
+import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -163,7 +165,10 @@ def _bytes_of(network: Network) -> int:
     with torch.device("meta"): return sum(v.numel() * v.element_size() for v in network.build().state_dict().values())
 
 # %% ../nbs/01a_zoo.ipynb #92ca32ca
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+def read_checkpoint(
+    path: str | Path,
+    keys: Collection[str] = (),  # of the network's state: where these are known, the prefix before them is taken off
+) -> dict[str, Tensor]:
     "The state in a checkpoint file of any usual layout; whatever is not plain tensors raises `ZooError` and is never executed."
     path = Path(path).expanduser()
     try:
@@ -172,11 +177,28 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     except FileNotFoundError: raise ZooError(f"There is no checkpoint {path}.") from None
     except Exception as e:  # an unpickler meets bad bytes with any exception there is
         raise ZooError(f"Cannot read {path} as a checkpoint of plain tensors ({_brief(e)}). Nothing in it was executed; save model.state_dict() instead of the model.") from e
-    for key in ("state_dict", "model", "net"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping): content = content[key]
+    inner = lambda: next((content[k] for k in _LAYOUTS if isinstance(content.get(k), Mapping)), None) if isinstance(content, Mapping) else None
+    while (found := inner()) is not None: content = found
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ZooError(f"{path} holds no state dict: found {type(content).__name__}{' with keys ' + ', '.join(str(k)[:60] for k in list(content)[:5]) if isinstance(content, Mapping) else ''}. Save model.state_dict().")
-    return {str(k).removeprefix("module."): v for k, v in content.items()}
+    return _without_prefix({str(k): v for k, v in content.items()}, keys)
+
+_LAYOUTS = ("state_dict", "model_state_dict", "model", "net")  # where programs keep the state in what they save
+
+def _without_prefix(state: dict[str, Tensor], keys: Collection[str]) -> dict[str, Tensor]:
+    "The state under the network's own keys, without what data-parallel training, torch.compile or Lightning put before them."
+    def renamed(name):
+        found = {name(k): v for k, v in state.items()}
+        return found if len(found) == len(state) else state
+    holds = lambda prefix: all(prefix + k in state for k in keys)
+    if keys and holds(""): return state
+    state = renamed(lambda k: k.replace("_orig_mod.", ""))
+    if keys:
+        first = next(iter(keys))
+        prefix = next((p for p in (k.removesuffix(first) for k in state if k.endswith(f".{first}")) if holds(p)), None)
+        if holds("") or prefix is not None: return renamed(lambda k: k.removeprefix(prefix or ""))
+    state = renamed(lambda k: k.removeprefix("module."))
+    return renamed(lambda k: k.removeprefix("model.")) if all(k.startswith("model.") for k in state) else state
 
 def _check_archive(path: Path) -> None:
     "PyTorch stores its archives as they are; a compressed one could grow to any size."
@@ -268,6 +290,7 @@ class Zoo:
         self.cache = Cache(self.path / "cache.sqlite")
         self._headers: dict[str, tuple] = {}
         self._digests: dict[str, tuple] = {}
+        self._ours: dict[str, tuple] = {}
 
     @classmethod
     def example(cls, path: str | Path | None = None) -> "Zoo":
@@ -280,8 +303,22 @@ class Zoo:
 
     @property
     def names(self) -> list[str]:
-        "Names of all models, sorted."
-        return sorted(p.name.removesuffix(".safetensors") for p in self.path.glob("*.safetensors") if not p.name.startswith(".") and p.is_file())
+        "Names of all models, sorted. A safetensors file of another program is no model: it is left out, with a warning."
+        return sorted(p.name.removesuffix(".safetensors") for p in self.path.glob("*.safetensors") if not p.name.startswith(".") and self._is_model(p))
+
+    def _is_model(self, path: Path) -> bool:
+        "Whether a file is there and is ours, damaged or not; a file is looked at again when it has changed."
+        try: found = path.stat()
+        except (OSError, ValueError): return False
+        if not stat.S_ISREG(found.st_mode): return False
+        stamp = found.st_mtime_ns, found.st_size, found.st_ino
+        known, ours = self._ours.get(path.name, (None, True))
+        if known != stamp:
+            try: ours = _FIELD in _entries(path)
+            except ZooError: ours = True  # whoever reads it is told what is wrong
+            self._ours[path.name] = stamp, ours
+            if not ours: warnings.warn(f"{path} is left out: it is a safetensors file without starscape's metadata. Bring it in with zoo.import_checkpoints([path], network=…, role=…), and move it out of the zoo's folder.", stacklevel=4)
+        return ours
 
     def _of_role(self, role: str) -> list[str]: return [n for n in self.names if self.role(n) == role]
 
@@ -301,7 +338,9 @@ class Zoo:
         return self._of_role("star")
 
     def __reduce__(self): return type(self), (self.path,)
-    def __contains__(self, name: str) -> bool: return name in self.names
+    def __contains__(self, name: str) -> bool:
+        try: return self._is_model(self._file(name))
+        except ZooError: return False
     def __len__(self) -> int: return len(self.names)
 
     def _file(self, name: str) -> Path:
@@ -422,7 +461,7 @@ class Zoo:
         wider = {k: v.dtype for k, v in module.state_dict().items()}
         for path in listed:
             self._file(path.stem)
-            state = read_checkpoint(path)
+            state = read_checkpoint(path, wider)
             # half precision is widened, which loses nothing; any other type that differs is for its owner to convert
             state = {k: v.to(wider.get(k)) if v.dtype in (torch.float16, torch.bfloat16) else v for k, v in state.items()}
             check_state(state, module, where=str(path))

@@ -407,7 +407,7 @@ for changed, error, words in (
     case(f"train_population, {str(changed)[:40]}", error, words, lambda s, c=changed: lambda: train_population(s.task, NETWORK, Recipe(epochs=1), s.zoo, **c))
 for changed, error, words in (
     ({"mu": -1}, SettingsError, "mu must be"), ({"mu": float("nan")}, SettingsError, "mu must be"), ({"realign_every": 0}, SettingsError, "realign_every"), ({"t": "gauss"}, UnknownName, "uniform"),
-    ({"sources": ["source-009"]}, UnknownName, "source-000"), ({"sources": []}, ZooError, "no source models"), ({"init": "nobody"}, UnknownName, "no model"), ({"seed": -1}, SettingsError, "seed"),
+    ({"sources": ["source-009"]}, UnknownName, "source-000"), ({"sources": []}, SettingsError, "empty list"), ({"init": "nobody"}, UnknownName, "no model"), ({"seed": -1}, SettingsError, "seed"),
     ({"device": "cuda:99"}, SettingsError, "Cannot use device"),
 ):  # fmt: skip
     case(f"train_star, {changed}", error, words, lambda s, c=changed: lambda: train_star(s.task, s.zoo, Recipe(epochs=1), **({"name": "new"} | c)))

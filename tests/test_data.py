@@ -302,3 +302,11 @@ def test_a_share_that_is_a_number_of_examples():
     for share in (0, 1, 1.5, "half", None):
         with pytest.raises(SettingsError, match="between 0 and 1"):
             load_task("digits").hold_back(share)
+
+
+def test_an_augmentation_that_does_not_suit_the_task():
+    digits = load_task("digits")
+    with pytest.raises(DataError, match="augment changes a batch of images.*found 'flip'"):
+        dataclasses.replace(digits, augment="flip")
+    with pytest.raises(DataError, match=r"Augment is for images.*found inputs of shape \(64,\)"):
+        Task("flat", digits.train_x.flatten(1), digits.train_y, digits.test_x.flatten(1), digits.test_y, augment=Augment())

@@ -610,3 +610,41 @@ def test_buffers_stay_out_of_the_cost(resnets):
     symmetry, _, (a, b, _) = resnets
     loud = {name: t * 1e6 if name in symmetry.buffers else t for name, t in b.items()}
     assert equal(match_weights(symmetry, a, b), match_weights(symmetry, a, loud))
+
+
+class Attention(nn.Module):
+    "Reads the weights of `attend.out_proj` without calling it."
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.attend, self.head = nn.Linear(8, 8), nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.head(self.attend(x, x, x, need_weights=False)[0].mean(1))
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.layer, self.head = nn.Linear(8, 8), nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.layer(self.embed(x)).mean(1))
+
+
+class TiedLayers(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(32, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+        self[5].weight = self[3].weight
+
+
+@pytest.mark.parametrize("network", [Attention, Encoder, TiedLayers])
+def test_activations_of_layers_that_are_not_called_and_of_tied_weights(network):
+    torch.manual_seed(0)
+    model, x = network().eval(), torch.randn(40, 4, 8)
+    symmetry = PermutationSymmetry.of(model, x[:2])
+    permutation = symmetry.random(torch.Generator().manual_seed(1))
+    shuffled = symmetry.apply(permutation, model.state_dict())
+    found = match_activations(symmetry, shuffled, model.state_dict(), model=model, inputs=x)
+    assert all(found[g].equal(p) for g, p in permutation.items())

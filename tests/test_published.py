@@ -1,12 +1,15 @@
 """Models from elsewhere: checkpoints as the paper's authors publish them, torchvision's and timm's networks."""
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from starscape.barriers import barriers, sweep
-from starscape.data import StateError, Task, require_torchvision
+from starscape.data import StateError, Task, ZooError, require_torchvision
 from starscape.networks import Network
-from starscape.zoo import Zoo
+from starscape.zoo import Zoo, read_checkpoint
 
 
 def conv(generator, n_out, n_in, size):
@@ -148,3 +151,69 @@ def test_a_file_of_torchvision_weights_comes_in_as_it_is(tmp_path):
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(zoo.network(name)(x), model(x))
+
+
+@pytest.mark.parametrize("layout", [
+    lambda s: {"model_state_dict": s, "optimizer_state_dict": {"state": {}}, "epoch": 3, "loss": 0.1},  # PyTorch's tutorial
+    lambda s: {"state_dict": {f"model.{k}": v for k, v in s.items()}, "pytorch-lightning_version": "2.4"},
+    lambda s: {"state_dict": {f"backbone.{k}": v for k, v in s.items()}},
+    lambda s: {f"_orig_mod.{k}": v for k, v in s.items()},  # torch.compile
+    lambda s: {"state_dict": {f"model._orig_mod.{k}": v for k, v in s.items()}},
+    lambda s: {f"_orig_mod.module.{k}": v for k, v in s.items()},
+    lambda s: {"model": {"state_dict": s}, "epoch": 3},
+    lambda s: {"net": {f"module.{k}": v for k, v in s.items()}},
+], ids=lambda layout: "")  # fmt: skip
+def test_checkpoints_as_other_programs_write_them(layout, tmp_path):
+    network = Network("mlp", width=8, depth=1, input_shape=[1, 8, 8])
+    state = network.build(0).state_dict()
+    torch.save(layout(state), tmp_path / "a.pt")
+    zoo = Zoo(tmp_path / "zoo")
+    assert zoo.import_checkpoints(tmp_path / "a.pt", network=network, role="source") == ["a"]
+    assert all(zoo.state("a")[k].equal(v) for k, v in state.items())
+    if "backbone" not in str(layout(state)):  # a name that says nothing is known by the network's own
+        assert read_checkpoint(tmp_path / "a.pt").keys() == state.keys()
+
+
+class Wrapped(torch.nn.Module):
+    "Names its own parts as programs name their wrappers."
+
+    def __init__(self):
+        super().__init__()
+        self.model, self.module = torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.module(self.model(x))
+
+
+def test_a_part_that_is_called_like_a_prefix_keeps_its_name(tmp_path):
+    state = Wrapped().state_dict()
+    zoo = Zoo(tmp_path / "zoo")
+    for name, prefix in (("plain", ""), ("parallel", "module."), ("lightning", "model."), ("compiled", "_orig_mod.")):
+        torch.save({prefix + k: v for k, v in state.items()}, tmp_path / f"{name}.pt")
+        zoo.import_checkpoints(tmp_path / f"{name}.pt", network=Wrapped, role="source")
+        assert all(zoo.state(name)[k].equal(v) for k, v in state.items())
+    torch.save({"model.a": torch.ones(1), "loss.b": torch.ones(1)}, tmp_path / "other.pt")
+    with pytest.raises(StateError, match=r"other\.pt does not fit Wrapped: missing keys.*unexpected keys: 'model.a', 'loss.b'"):
+        zoo.import_checkpoints(tmp_path / "other.pt", network=Wrapped, role="source")
+
+
+def test_a_file_of_another_program_in_the_folder(tmp_path):
+    "It is left out with a warning, once; the models that are there go on as if it were not."
+    task = small_task(8)
+    network = Network.of(Network("mlp", width=4, depth=1), task)
+    zoo = Zoo(tmp_path)
+    for i in range(2):
+        zoo.add(f"source-00{i}", network.build(i), role="source", network=network)
+    expected = sweep(zoo, "regular-regular", task, points=3)
+    save_file({"weight": torch.ones(3)}, tmp_path / "theirs.safetensors")
+    fresh = Zoo(tmp_path)
+    with pytest.warns(UserWarning, match=r"theirs\.safetensors is left out: .*import_checkpoints") as caught:
+        assert repr(fresh).endswith("2 source)")
+        assert list(fresh.frame().name) == fresh.names == fresh.sources == ["source-000", "source-001"]
+    assert len([w for w in caught if "theirs" in str(w.message)]) == 1
+    assert "theirs" not in fresh and sweep(zoo, "regular-regular", task, points=3, cached=False).equals(expected)
+    with pytest.raises(ZooError, match="without starscape's metadata"):
+        fresh.metadata("theirs")
+    # replaced by a model, it takes part
+    shutil.copy(tmp_path / "source-000.safetensors", tmp_path / "theirs.safetensors")
+    assert fresh.names == ["source-000", "source-001", "theirs"] and "theirs" in fresh

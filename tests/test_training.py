@@ -1,6 +1,9 @@
 "Training of networks as people write them: what a stack cannot run, what draws random numbers, what changed since the last call."
+import copy
+import pickle
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import joblib
 import pytest
@@ -8,10 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from starscape.data import Augment, SettingsError, ZooError, load_task
-from starscape.networks import Network, network_builders
-from starscape.star_training import train_star
-from starscape.training import Recipe, memory_format_for, stack_size, train, train_population
+from starscape.data import Augment, DataError, SettingsError, Task, UnknownName, ZooError, load_task
+from starscape.interpolation import symmetry_for
+from starscape.matching import match_cycle_consistent, match_differentiable, match_weights
+from starscape.networks import Network, network_builders, register_network
+from starscape.star_training import _Starlight, train_star
+from starscape.training import Checkpoint, Recipe, memory_format_for, stack_size, train, train_population
 from starscape.zoo import Zoo
 
 DIGITS = load_task("digits").subset(192, 64)
@@ -220,3 +225,109 @@ def test_the_setting_that_differs_is_named(tmp_path):
     with pytest.raises(ZooError, match="another task, of that name but of other data"):
         train_population(DIGITS.subset(100), network, replace(RECIPE, label_smoothing=0.1), zoo, n_sources=1)
     assert zoo.names == ["source-000"] and isinstance(zoo, Zoo)
+
+
+class Lazy(nn.Sequential):
+    def __init__(self, shown=False):
+        super().__init__(nn.Flatten(), nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU(), nn.Linear(8, 10))
+        if shown:
+            self(torch.zeros(2, 1, 8, 8))
+
+
+def test_layers_that_do_not_know_their_size_yet(tmp_path):
+    for call in (lambda: train(DIGITS, Lazy), lambda: train_population(DIGITS, Lazy, RECIPE, tmp_path), lambda: Network.of(Lazy).build()):
+        with pytest.raises(SettingsError, match=r"wait for a first input to know their size \('1.weight'\). Let what builds it show it one"):
+            call()
+    train_population(DIGITS, partial(Lazy, shown=True), RECIPE, tmp_path, n_sources=1, n_heldout=0)
+
+
+def like_digits(x):
+    return Task("made", x, DIGITS.train_y, x[:64], DIGITS.train_y[:64])
+
+
+@pytest.mark.parametrize(("change", "advice"), [
+    (lambda x: x.double(), r"weights of the network are torch.float32: convert the inputs, x.float\(\)"),
+    (lambda x: x.bfloat16(), r"weights of the network are torch.float32: convert the inputs, x.float\(\)"),
+    (lambda x: (x * 16).clamp(0, 255).byte(), r"These are bytes.*x.float\(\) / 255"),
+    (lambda x: x.permute(0, 2, 3, 1), r"channels seem to come last.*x.permute\(0, 3, 1, 2\)"),
+    (lambda x: x.repeat(1, 2, 1, 1), "Give inputs of the shape and type that it takes"),
+], ids=["float64", "bfloat16", "bytes", "channels last", "two channels"])  # fmt: skip
+def test_advice_about_inputs_when_nothing_is_trained_yet(tmp_path, change, advice):
+    network, task = Network("resnet", width=4, input_shape=[1, 8, 8]), like_digits(change(DIGITS.train_x))
+    for call in (lambda: train(task, network), lambda: train_population(task, network, RECIPE, tmp_path)):
+        with pytest.raises(DataError, match=advice) as e:
+            call()
+        assert "trained on" not in str(e.value)
+
+
+def test_a_network_of_half_the_precision(tmp_path):
+    task = like_digits(DIGITS.train_x.bfloat16())
+    assert task.fingerprint == like_digits(DIGITS.train_x.bfloat16()).fingerprint != like_digits((DIGITS.train_x + 1).bfloat16()).fingerprint
+    register_network("half", lambda: Plain().bfloat16())
+    zoo = train_population(task, "half", RECIPE, tmp_path, n_sources=1, n_heldout=0)
+    assert zoo.state("source-000")["1.weight"].dtype == torch.bfloat16
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return train_population(DIGITS, Network("mlp", width=8, depth=1), RECIPE, tmp_path_factory.mktemp("pair"), n_sources=2, n_heldout=0)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (dict(realign_every=1.5), "realign_every must be a whole number, found 1.5"),
+    (dict(align_ahead=2.5), "align_ahead, .* must be a whole number, found 2.5"),
+    (dict(pairs=1.5), "pairs, .* must be a whole number, found 1.5"),
+    (dict(pairs=2.5), "pairs, .* must be a whole number, found 2.5"),
+    (dict(pairs=True), "pairs, .* must be a whole number, found True"),
+    (dict(mu="1"), "mu must be a number, found '1'"),
+    (dict(memory=-5), "memory, in bytes, must be at least 0, found -5"),
+    (dict(memory=1e9), "memory, in bytes, must be a whole number"),
+    (dict(sources=["source-000", "source-000"]), "sources names 'source-000' 2 times"),
+    (dict(sources="source-000"), r"sources is a list of names: sources=\['source-000'\]"),
+    (dict(sources=[]), "sources is an empty list.*leave it out"),
+    (dict(init="averge"), "Did you mean 'average'"),
+    (dict(init="source-01"), "Did you mean 'source-001'"),
+    (dict(recipe=5), "recipe is a Recipe, found int 5"),
+], ids=str)  # fmt: skip
+def test_options_of_a_star_that_are_not_of_their_type(pair, options, words):
+    with pytest.raises((SettingsError, UnknownName), match=words):
+        train_star(DIGITS, pair, **options)
+    assert pair.stars == []
+
+
+def test_tasks_and_recipes_that_are_something_else(pair, tmp_path):
+    network = Network("mlp", width=8, depth=1)
+    for call in (lambda: train("digits", network), lambda: train_population("digits", network, RECIPE, tmp_path), lambda: train_star("digits", pair)):
+        with pytest.raises(SettingsError, match=r"task is a Task, found str 'digits'.*load_task"):
+            call()
+    for recipe in (60, 0, "paper", {"epochs": 3}):
+        for call in (lambda r: train(DIGITS, network, r), lambda r: train_population(DIGITS, network, r, tmp_path), lambda r: train_star(DIGITS, pair, r)):
+            with pytest.raises(SettingsError, match=f"recipe is a Recipe, found {type(recipe).__name__}.*Recipe\\(epochs="):
+                call(recipe)
+    with pytest.raises(UnknownName, match="no recipe setting 'epoch'. Did you mean 'epochs'"):
+        Recipe(epoch=3)
+    with pytest.raises(UnknownName, match="Did you mean 'label_smoothing'"):
+        replace(RECIPE, label_smooth=0.1)
+    assert pickle.loads(pickle.dumps(RECIPE)) == copy.deepcopy(RECIPE) == RECIPE == Recipe(2, 64)
+
+
+def test_numbers_of_searches_that_are_no_numbers(pair):
+    symmetry = symmetry_for(pair.network_of("source-000"), DIGITS)
+    a, b = (pair.state(n) for n in pair.sources)
+    for n in (2.5, 0, "2", True):
+        for call in (lambda n: match_weights(symmetry, a, b, n_restarts=n), lambda n: match_differentiable(symmetry, a, b, n_restarts=n, steps=1),
+                     lambda n: match_cycle_consistent(symmetry, [a, b], n_restarts=n), lambda n: match_weights(symmetry, a, b, max_sweeps=n)):  # fmt: skip
+            with pytest.raises(SettingsError, match=r"(n_restarts|max_sweeps) is a whole number, at least 1; found"):
+                call(n)
+
+
+def test_a_star_of_tied_weights_is_aligned_as_a_whole(tmp_path):
+    "The weights are one under both names also where a star is matched, at a point that the network itself is not at."
+    zoo = train_population(DIGITS, Tied, RECIPE, tmp_path, n_sources=3, n_heldout=0)
+    star = _Starlight(DIGITS, zoo, RECIPE, zoo.network_of("source-000"), zoo.sources, 0, t="uniform", mu=0.0, realign_every=1, init=None, pairs=2, ema=0.0, align_ahead=0)
+    seen, match_one = [], star.matcher.match_one
+    star.matcher.match_one = lambda i, state, **k: seen.append(state["3.weight"].equal(state["5.weight"])) or match_one(i, state, **k)
+    star.run(Checkpoint(None, {}), "")
+    assert len(seen) > 3 and all(seen)
+    name = train_star(DIGITS, zoo, RECIPE, pairs=2, init="average", ema=0.5)
+    assert zoo.state(name)["3.weight"].equal(zoo.state(name)["5.weight"])
