@@ -482,16 +482,25 @@ def build_network(name: str, **settings) -> nn.Module:
     return Network(name, **settings).build()
 
 # %% ../nbs/01_networks.ipynb #7dc62932
-_pointwise = (nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Identity, nn.Flatten)
+_pointwise = frozenset({nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Identity})
 
 def is_linear_chain(model: nn.Module) -> bool:
     "Whether the model is a plain sequence of linear layers and activations, each used once and just what its class says, which `call_stacked` runs by batched products."
-    if type(model) is not nn.Sequential or len(set(model)) < len(model): return False
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    if any(type(m) not in (nn.Linear, *_pointwise) or any(getattr(m, h) for h in hooks) or "forward" in vars(m) for m in model): return False
-    if len({id(p) for p in model.parameters()}) < sum(len(m._parameters) - (m._parameters.get("bias", 0) is None) for m in model): return False  # tied, or pruned
-    weights = next((i for i, m in enumerate(model) if type(m) is nn.Linear), len(model))
-    return all(m.start_dim == 1 and m.end_dim == -1 for m in model if type(m) is nn.Flatten) and not any(getattr(m, "inplace", False) for m in model[:weights])
+    if type(model) is not nn.Sequential: return False
+    layers, tensors, weights = list(model._modules.values()), [], 0
+    for layer in (model, *layers):  # it is asked at every step
+        kind, own = type(layer), vars(layer)
+        if "forward" in own or own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]: return False
+        if layer is model: continue
+        if kind is nn.Linear:
+            found = own["_parameters"]
+            if len(found) != 2 or found["weight"] is None: return False  # pruned, or normalised
+            tensors += [id(p) for p in found.values() if p is not None]
+            weights += 1
+        elif kind is nn.Flatten:
+            if layer.start_dim != 1 or layer.end_dim != -1: return False
+        elif kind not in _pointwise or (not weights and own.get("inplace")): return False
+    return len({*map(id, layers)}) == len(layers) and len(set(tensors)) == len(tensors)
 
 def stack(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     "A list of state dicts as one, with a leading model axis on every tensor."
