@@ -11,6 +11,7 @@ import dataclasses
 import json
 import re
 import sys
+import warnings
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -214,6 +215,11 @@ def _as_options(message: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     "Run the command; returns its exit status."
     args = parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *where: print(f"starscape {args.command}: {_as_options(str(message))}", file=sys.stderr)
+        return _run(args)
+
+def _run(args) -> int:
     try: args.run(args)
     except StarscapeError as e: print(f"starscape {args.command}: {_as_options(str(e))}", file=sys.stderr); return 1
     except KeyboardInterrupt: print(f"\nstarscape {args.command}: interrupted. What was finished is kept; the same command goes on from there.", file=sys.stderr); return 130
