@@ -18,7 +18,7 @@ from starscape.barriers import Lines, _chosen, _Scan, adaptive_barriers, alignme
 from starscape.data import DataError, SettingsError, SymmetryError, Task, UnknownName, ZooError, load_task
 from starscape.interpolation import Affine, Evaluator, foldable, interpolate, recalibrate, register_symmetry, symmetry_for
 from starscape.matching import match_weights
-from starscape.networks import Network, register_network, stack
+from starscape.networks import Network, network_builders, stack
 from starscape.symmetry import PermutationSymmetry
 from starscape.training import Recipe, train_population
 from starscape.zoo import Zoo
@@ -606,8 +606,8 @@ class Untraceable(nn.Module):
         return self.b(torch.relu(h) if float(h.detach().abs().sum()) > 0 else h)
 
 
-def test_a_symmetry_by_hand_serves_where_code_cannot_be_traced(tmp_path):
-    register_network("untraceable", Untraceable)
+def test_a_symmetry_by_hand_serves_where_code_cannot_be_traced(tmp_path, monkeypatch):
+    monkeypatch.setitem(network_builders, "untraceable", Untraceable)
     zoo = Zoo(tmp_path)
     torch.manual_seed(0)
     model, order = Untraceable(), torch.randperm(8)
@@ -641,12 +641,12 @@ def test_a_difference_is_of_the_same_models():
     assert alone.difference == pytest.approx(0.3) and np.isnan(alone.low) and np.isnan(alone.high)
 
 
-def test_one_weights_file_under_two_networks_is_measured_twice(tmp_path):
+def test_one_weights_file_under_two_networks_is_measured_twice(tmp_path, monkeypatch):
     "What is cached is of a network and its weights."
     builders = {f"with {act.__name__}": lambda act=act: nn.Sequential(nn.Flatten(), nn.Linear(64, 8), act(), nn.Linear(8, 10)) for act in (nn.ReLU, nn.Tanh)}
     zoo, found = Zoo(tmp_path), {}
     for name, builder in builders.items():
-        register_network(name, builder)
+        monkeypatch.setitem(network_builders, name, builder)
     torch.manual_seed(0)
     states = [builders["with ReLU"]().state_dict() for _ in range(2)]
     for i, name in enumerate(builders):
