@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import combinations
+from numbers import Integral
 from pathlib import Path
 
 import joblib
@@ -162,7 +163,7 @@ def _best_midpoint(zoo, first, a, b, task, symmetry, matching) -> Permutation:
 # %% ../nbs/04_barriers.ipynb #16bf5ba4
 def t_grid(points: int | Sequence[float]) -> Tensor:
     "Positions on the line: so many, evenly spaced, or given ones; 0 and 1 are always among them."
-    if hasattr(points, "__index__") and not isinstance(points, Tensor):
+    if isinstance(points, Integral):
         if not 2 <= points <= 1_000_000: raise SettingsError(f"A line has two ends: points must be at least 2 and at most a million, found {points}.")
         return torch.linspace(0, 1, points, dtype=torch.float64)
     try: ts = torch.as_tensor(points, dtype=torch.float64)
