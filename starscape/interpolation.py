@@ -12,6 +12,7 @@ import copy
 import math
 import operator
 import os
+import threading
 import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -139,13 +140,30 @@ def _recalibrate(module: nn.Module, x: Tensor, mode: str, batch_size: int, momen
 _CONVOLUTIONS, _NORMS = (nn.Conv1d, nn.Conv2d, nn.Conv3d), (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 class _Tracer(torch.fx.Tracer):
-    "Parameters are in the graph by themselves; buffers are so, too: what is computed from one changes with it."
+    """Parameters are in the graph by themselves; buffers are so, too: what is computed from one changes with it.
+
+    While it traces, torch.fx has every module of the process call it; those of other threads are none of its business."""
     proxy_buffer_attributes = True
+
+    def __init__(self):
+        super().__init__()
+        self.thread = threading.get_ident()
+
+    def call_module(self, m, forward, args, kwargs):
+        if threading.get_ident() != self.thread: return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
+        if threading.get_ident() != self.thread: return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+_tracing = threading.Lock()  # two at once would put each other's calls back
 
 def _traced(module: nn.Module) -> GraphModule | None:
     "The graph of a network, as a module that shares its layers; `None` where its code cannot be traced."
     before = set(vars(module))
-    try: return GraphModule(module, _Tracer().trace(module))
+    try:
+        with _tracing: return GraphModule(module, _Tracer().trace(module))
     except Exception: return None  # its own code may raise whatever it likes
     finally:
         for name in set(vars(module)) - before: delattr(module, name)  # tensors that were met on the way

@@ -1,5 +1,6 @@
 "Sweeps and barriers against loops that could not be plainer, on random networks, under faults, and from the cache."
 import copy
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -320,6 +321,32 @@ def test_what_users_write_is_measured_as_they_wrote_it(name, points):
     loss, _ = evaluator.measure(line_between(evaluator, a, b), ts, [0 < t < 1 for t in ts.tolist()])
     np.testing.assert_allclose(loss.T, wanted, rtol=1e-5)
     assert vars(evaluator.module).keys() == vars(models[0]).keys()
+
+
+def test_other_threads_may_run_networks_while_one_is_traced():
+    "torch.fx has every module of the process call the tracer."
+    network = Network("resnet", width=4, input_shape=(1, 8, 8))
+    stop, errors = threading.Event(), []
+
+    def runs():
+        model = network.build(seed=0).eval()
+        try:
+            while not stop.is_set():
+                model(DIGITS.test_x[:2])
+        except Exception as e:
+            errors.append(e)
+
+    call, found = nn.Module.__call__, nn.Module.__getattr__
+    threads = [threading.Thread(target=runs) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    with ThreadPoolExecutor(3) as pool:
+        pairs = list(pool.map(lambda i: foldable(network.build(seed=i)), range(24)))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors and all(p == pairs[0] and len(p) == 9 for p in pairs)
+    assert nn.Module.__call__ is call and nn.Module.__getattr__ is found
 
 
 def test_a_batch_of_one_is_joined_to_the_one_before():
