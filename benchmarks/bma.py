@@ -61,7 +61,7 @@ def prepare(folder, row):
     task = load_task(name)
     zoo = train_population(task, network, Recipe(epochs=epochs), Path(folder) / row, n_sources=4, n_heldout=0)
     train_star(task, zoo, Recipe(epochs=epochs))
-    module = _memory_format(zoo.network_of("star-000").build()).eval()  # as `bma` has it
+    module = _memory_format(zoo.network_of("star-000").build(), task.train_x[:2]).eval()  # as `bma` has it
     return task, module, posterior_of(zoo, task, "star", device="cpu")
 
 

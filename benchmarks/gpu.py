@@ -119,7 +119,7 @@ def authors_epoch(network, sources, raw, labels, batch, device, workers, star):
 def sgd_epoch(network, task, recipe):
     "An epoch of ordinary training with our engine, made once."
     device = task.device
-    module = _memory_format(network.build(seed=0).to(device)).train()
+    module = _memory_format(network.build(seed=0).to(device), task.train_x[:2]).train()
     forward, params, generator = compiled(module, recipe, device), list(module.parameters()), generator_for(0, "order", device=device)
     optimizer = make_optimizer(params, recipe)
 
@@ -156,7 +156,7 @@ def starlight_epoch(zoo, task, recipe):
 def bfloat16_difference(zoo, task, points) -> dict:
     "Losses along a line in float32 and with bfloat16 autocast: how far the barriers are apart."
     a, b = (zoo.state(s) for s in zoo.sources[:2])
-    module = _memory_format(zoo.network_of(zoo.sources[0]).build().to(task.device)).eval()
+    module = _memory_format(zoo.network_of(zoo.sources[0]).build().to(task.device), task.train_x[:2]).eval()
     ts, curves = torch.linspace(0, 1, points), {}
     for precision in ("float32", "bfloat16"):
         losses = []

@@ -91,7 +91,7 @@ class Steps:
     def __init__(self, task, network, n):
         self.n = n
         self.x, self.y = (z[: RECIPE.batch_size] for z in task.split("train"))
-        build = lambda seed: _memory_format(network.build(seed=seed)).train()
+        build = lambda seed: _memory_format(network.build(seed=seed), task.train_x[:2]).train()
         self.plain, self.module = build(0), build(0)
         self.flat = FlatParameters(self.module)
         self.star = self.flat.vector.clone()

@@ -398,6 +398,10 @@ def _heights(t, loss, accuracy) -> dict:
     return dict(loss_barrier=rise.max(), accuracy_barrier=drop.max(), t_barrier=t[rise.argmax()], first_loss=loss[0], second_loss=loss[-1], highest_loss=loss.max(),
                 first_accuracy=accuracy[0], second_accuracy=accuracy[-1], lowest_accuracy=accuracy.min())
 
+def _check_columns(frame: pd.DataFrame, columns: Sequence[str], name: str, source: str = "barriers") -> None:
+    missing = [c for c in columns if c not in frame]
+    if missing: raise DataError(f"{name} needs the frame that {source} gives; it lacks {', '.join(missing)}.")
+
 def barriers(
     frame: "pd.DataFrame | Zoo | str | Path",  # from `sweep`; a zoo, with pairs and a task, where nothing has been swept yet
     pairs=None,
@@ -415,8 +419,7 @@ def barriers(
         if pairs is None or task is None: raise SettingsError("To measure the barriers of a zoo, say which and on what: barriers(zoo, pairs, task).")
         return adaptive_barriers(frame, pairs, task, **settings) if adaptive else barriers(sweep(frame, pairs, task, **settings))
     if adaptive or pairs is not None or settings: raise SettingsError("A frame from sweep is complete: barriers(frame) takes nothing else. To measure adaptively, give the zoo: barriers(zoo, pairs, task, adaptive=True).")
-    missing = [c for c in ("first", "second", "split", "t", "loss", "accuracy") if c not in frame]
-    if missing: raise DataError(f"barriers needs the frame that sweep gives; it lacks {', '.join(missing)}.")
+    _check_columns(frame, ["first", "second", "split", "t", "loss", "accuracy"], "barriers", "sweep")
     keys = [k for k in ("first", "second", "pair", "aligned", "matching", "batchnorm", "split") if k in frame]
     rows = []
     for key, line in frame.groupby(keys, sort=False):
@@ -437,10 +440,6 @@ def summarise(
     groups = frame.groupby(["pair", "aligned", *_several(frame), "split"], sort=False)
     table = pd.concat({"n": groups.size(), **{f"{m}_{s}": getattr(groups[m], s)() for m in measures for s in ("mean", "std")}}, axis=1)
     return table.reset_index()
-
-def _check_columns(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
-    missing = [c for c in columns if c not in frame]
-    if missing: raise DataError(f"{name} takes the frame that barriers gives; this one lacks {', '.join(missing)}.")
 
 def _several(frame: pd.DataFrame) -> list[str]:
     "What beside pair type and alignment tells lines of the frame apart."

@@ -345,10 +345,7 @@ def memory_format_for(
     except Exception: return torch.contiguous_format
     return torch.channels_last
 
-def _memory_format(module: nn.Module, x: Tensor | None = None) -> nn.Module:
-    "The module in the format that suits it; without inputs to try it on, the one that should."
-    if x is None: return module.to(memory_format=torch.channels_last) if channels_last_pays(module) else module
-    return module.to(memory_format=memory_format_for(module, x))
+def _memory_format(module: nn.Module, x: Tensor) -> nn.Module: return module.to(memory_format=memory_format_for(module, x))
 
 def compiled(module: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
     """The module, compiled where the recipe wants it; on a GPU its kernels are replayed as CUDA graphs.

@@ -617,7 +617,7 @@ def test_frames_of_two_measurements_are_kept_apart(mlps):
     assert list(table.n) == [2] * 4 and set(table.matching) == {"weights", "activations"}
     assert "matching" not in summarise(barriers(frame))
     assert {frozenset((d.higher, d.lower)) for d in differences(both).itertuples()} == {frozenset(("regular-regular, weights", "regular-regular, activations"))}
-    with pytest.raises(DataError, match="lacks first_loss"):
+    with pytest.raises(DataError, match="summarise needs the frame that barriers gives; it lacks first_loss"):
         summarise(frame.drop(columns="split").assign(split="train", loss_barrier=0.0, accuracy_barrier=0.0))
 
 

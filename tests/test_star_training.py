@@ -158,7 +158,7 @@ def test_the_progress_bar_never_waits_for_a_loss(task, monkeypatch, arrives):
 @pytest.mark.parametrize("flat", [False, True])
 def test_images_of_one_channel_stay_channels_last(task, zoos, flat):
     "Of their two layouts the convolutions keep to the one of their weights."
-    module = starlight(task, zoos["resnet"]).module if flat else _memory_format(NETWORKS["resnet"].of(NETWORKS["resnet"], task).build(0))
+    module = starlight(task, zoos["resnet"]).module if flat else _memory_format(NETWORKS["resnet"].of(NETWORKS["resnet"], task).build(0), task.train_x[:2])
     seen = []
     for m in module.modules():
         if isinstance(m, torch.nn.Conv2d):
