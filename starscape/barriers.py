@@ -21,11 +21,12 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
+from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from .data import DataError, SettingsError, Task, ZooError, best_device, lookup, progress
 from .distributed import fan_out, worker_device
-from .interpolation import BATCHNORM_MODES, CALIBRATION_BATCH, Affine, Evaluator, check_inputs, has_batchnorm, interpolate, symmetry_for
+from .interpolation import BATCHNORM_MODES, CALIBRATION, Affine, Evaluator, check_inputs, has_batchnorm, interpolate, symmetry_for
 from .matching import Matcher, match_activations, match_weights
 from .networks import Network, network_builders, register_network, stack
 from .star_training import _common_network
@@ -205,7 +206,7 @@ def sweep(
     align_to: str | None = None,  # align both models of a pair to this one instead
     n_restarts: int = 1,  # searches of weight matching
     select: str = "objective",  # which of them wins: "objective", or "midpoint" for the lowest training loss half-way
-    batchnorm: str = "cumulative",  # "cumulative", "one-pass" (faster), "momentum" or "keep": see `recalibrate`
+    batchnorm: str = "cumulative",  # "cumulative", "momentum" or "keep": see `recalibrate`
     seed: int = 0,  # of the matching
     memory_fraction: float = 0.5,  # share of the free memory that may be used
     device: str | torch.device | None = None,  # `None`: the best there is
@@ -315,7 +316,7 @@ class Lines:
         m = self.matching
         key = dict(first=self.zoo.digest(first), second=self.zoo.digest(second), network=self.network.to_json(), task=self.task.fingerprint, aligned=m.method is not None, splits=self.splits,
                    batchnorm=self.batchnorm, seed=None if m.method is None else m.seed, **more)
-        if self.batchnorm in ("cumulative", "one-pass"): key["calibration"] = CALIBRATION_BATCH
+        if self.batchnorm == "cumulative": key["calibration"] = CALIBRATION
         if self.batchnorm == "momentum": key["calibration"] = "from the first model"
         if m.n_restarts > 1 or m.method == "activations": key["matching"] = m.key(self.task)
         if callable(m.method): key["matching"] = {str(i): digest_of(p) for i, p in self._permutations(first, second).items()}
@@ -479,19 +480,34 @@ def differences(
 # %% ../nbs/04_barriers.ipynb #77028318
 @dataclass(frozen=True)
 class _Scan:
-    "Losses of a few examples at every position, split by split."
-    nats: list[np.ndarray]  # (positions, examples) for each split: first those that count most, then some of the rest
+    "Losses of a few examples at some positions, split by split; at the others by cubic splines through these."
+    at: tuple[int, ...]  # which of the positions
+    ts: tuple[float, ...]  # all positions, from 0 to 1
+    nats: list[np.ndarray]  # (scanned, examples) for each split: first those that count most, then some of the rest
     tops: list[int]  # how many count most
     sizes: list[int]  # examples in the whole splits
 
-    def margins(self, s: int, r: int) -> tuple[np.ndarray, np.ndarray]:
-        "How much more the loss of split s is at every position than at r, and the standard error of that."
-        loss, variance = self._moments[s]
-        return loss - loss[r], np.sqrt(np.maximum(np.diag(variance) + variance[r, r] - 2 * variance[r], 0))
+    def margins(self, r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        "How much more the loss is at every position than at r, the standard error of that, and what the splines may be off, each (splits, positions)."
+        (loss, variance), through = self._moments, _spline(self.at, self.ts)[0]
+        apart = through - through[r]
+        return loss @ apart.T, np.sqrt(np.maximum(((apart @ variance) * apart).sum(-1), 0)), self.rough + self.rough[:, [r]]
 
     @cached_property
-    def _moments(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        "For each split an estimate of the loss at all positions, and the covariance of its errors, (positions, positions)."
+    def rough(self) -> np.ndarray:
+        "How far the splines may be off, (splits, positions): half of what splines through every second scanned position are, at most, at those left out near by."
+        _, wrong, near = _spline(self.at, self.ts)
+        return (near * abs(self._moments[0] @ wrong.T)[:, None]).max(-1) / 2
+
+    def nearer(self, positions: Sequence[int]) -> list[int]:
+        "What to scan, to know more of some positions: these if they are few, or the middle of each gap between scanned positions that one of them lies in."
+        if len(positions) <= _SCANNED: return list(positions)
+        gaps = {int(np.searchsorted(self.at, i)) for i in positions}
+        return [(self.at[j - 1] + self.at[j]) // 2 for j in sorted(gaps)]
+
+    @cached_property
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        "An estimate of the loss at the scanned positions, (splits, scanned), and the covariances of its errors, (splits, scanned, scanned)."
         found = []
         for nats, k, n in zip(self.nats, self.tops, self.sizes):
             top, rest, m = nats[:, :k].sum(1), nats[:, k:], nats.shape[1] - k
@@ -499,7 +515,23 @@ class _Scan:
             mean = rest.mean(1)
             apart = rest - mean[:, None]
             found.append(((top + (n - k) * mean) / n, ((n - k) / n) ** 2 * (1 / m - 1 / (n - k)) / (m - 1) * (apart @ apart.T)))
-        return found
+        return tuple(map(np.array, zip(*found)))
+
+@lru_cache(maxsize=256)
+def _spline(at: tuple[int, ...], ts: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of values at some positions: the matrix that gives those at all, (positions, scanned); that which gives the errors of a
+    spline through every second one, (scanned, scanned); and which of these errors are near a position in between, (positions, scanned)."""
+    x, n = np.array(ts)[list(at)], len(at)
+    if n < 2: return np.ones((len(ts), n)), np.zeros((n, n)), np.zeros((len(ts), n))
+    kept = sorted({*range(0, n, 2), n - 1})
+    through = CubicSpline(x, np.eye(n))(ts)
+    through[list(at)] = np.eye(n)
+    wrong = CubicSpline(x[kept], np.eye(n)[kept])(x) - np.eye(n)
+    wrong[kept] = 0
+    gap = np.searchsorted(at, range(len(ts)))[:, None] - np.arange(n)
+    near = (gap > -2) & (gap <= 2)
+    near[list(at)] = False
+    return through, wrong, near
 
 def _chosen(nats: Tensor, m: int, generator: torch.Generator) -> tuple[Tensor, int]:
     "Rows of m examples, given all losses at a few positions, (positions, examples): those with the highest losses first, then some of the rest; and how many are of the first kind."
@@ -510,40 +542,46 @@ def _chosen(nats: Tensor, m: int, generator: torch.Generator) -> tuple[Tensor, i
     others[top] = False
     return torch.cat([top, others.nonzero()[:, 0][torch.randperm(n - k, generator=generator)[: m - k]]]), k
 
-def _search(scan: _Scan, ts, ends, evaluate, references: Mapping[int, tuple], z: float, bias: float, tolerance: float, floor: float) -> tuple[dict, np.ndarray]:
+def _search(scan: Callable[[Sequence[int]], _Scan], ts, ends, evaluate, references: Mapping[int, tuple], z: float, bias: float, tolerance: float, floor: float) -> tuple[dict, np.ndarray]:
     """Evaluate until the highest rise of every split is found: (loss, accuracy) by position, and what may be missed, (splits,).
 
-    `references` are positions that are known already and comparable with those in between."""
-    T, S = len(ts), len(scan.nats)
-    known = {0: ends[0], T - 1: ends[1]} | dict(references)  # position -> (loss, accuracy), each (splits,)
-    chord = np.array([(1 - ts) * ends[0][0][s] + ts * ends[1][0][s] for s in range(S)])
+    `scan` scans some positions, beside those that it has scanned before; `references` are positions that are known already
+    and comparable with those in between."""
+    seen = scan(())
+    known = {0: ends[0], len(ts) - 1: ends[1]} | dict(references)  # position -> (loss, accuracy), each (splits,)
+    chord = np.outer(ends[0][0], 1 - ts) + np.outer(ends[1][0], ts)
     rise = lambda i: known[i][0] - chord[:, i]
-    estimates: list[tuple[np.ndarray, np.ndarray]] = []  # of the rise everywhere, (splits, T), and how far it may be off
-    widen = 1.0
+    widen, referred = 1.0, list(references)
 
-    def refer(r: int) -> None:
-        "What knowing position r says of all others."
-        parts = [scan.margins(s, r) for s in range(S)]
-        mean, error = np.array([p[0] for p in parts]), np.array([p[1] for p in parts])
-        estimates.append((rise(r)[:, None] + mean - chord + chord[:, [r]], z * error + bias * abs(mean)))
+    def refer(r: int) -> tuple[np.ndarray, np.ndarray]:
+        "What knowing position r says of the rise everywhere, (splits, T), and how far that may be off."
+        mean, error, rough = seen.margins(r)
+        return rise(r)[:, None] + mean - chord + chord[:, [r]], z * error + bias * abs(mean) + rough
 
-    for r in references: refer(r)
+    estimates = [refer(r) for r in referred]
     while True:
         best = np.max([rise(i) for i in known], axis=0)
         upper = np.min([middle + widen * margin for middle, margin in estimates], axis=0)
         upper[:, list(known)] = -np.inf
-        missed = np.maximum(upper.max(1) - best, 0.0)
-        open_ = missed > np.maximum(floor, tolerance * np.maximum(best, 0))
+        missed, allowed = np.maximum(upper.max(1) - best, 0.0), np.maximum(floor, tolerance * np.maximum(best, 0))
+        open_ = missed > allowed
         if not open_.any(): return known, missed
+        unsure = ((upper - best[:, None] > allowed[:, None]) & (seen.rough > allowed[:, None] / 4)).any(0).nonzero()[0]
+        if len(unsure):  # a spline says too little here: scanning costs less than an evaluation
+            seen = scan(seen.nearer(unsure))
+            estimates = [refer(r) for r in referred]
+            continue
         s = int(np.argmax(np.where(open_, missed, -np.inf)))
         i = int(upper[s].argmax())
         known[i] = evaluate(i)
         over = [((rise(i) - middle[:, i]) / np.maximum(margin[:, i], 1e-9))[margin[:, i] > 1e-9].max(initial=0.0) for middle, margin in estimates]
         widen = max(widen, 1.25 * float(max(over)) if max(over) > widen else 0.0)  # more was found than the margins allowed for
-        refer(i)
+        referred.append(i)
+        estimates.append(refer(i))
 
 # %% ../nbs/04_barriers.ipynb #fa21df75
 _STATISTICS = 128  # examples, at least, that BatchNorm statistics of a scan are computed on
+_SCANNED = 6  # gaps between the positions that are scanned at first
 
 def adaptive_barriers(
     zoo: "Zoo | str | Path",
@@ -581,7 +619,7 @@ def adaptive_barriers(
     # standard errors, and share of the difference itself, in a margin: a scan with BatchNorm statistics of a few examples is biased
     margins = (z, 0.0) if lines.batchnorm in ("none", "keep") else (4 / 3 * z, 0.1)
     for first, second in progress(pairs, desc="searching barriers", unit="pair"):
-        key = lines.key(first, second, ts=ts.tolist(), scan=[sample, "by loss"], tolerance=tolerance, floor=floor, margins=margins, sampled=seed)
+        key = lines.key(first, second, ts=ts.tolist(), scan=[sample, "by loss", "splines", _SCANNED], tolerance=tolerance, floor=floor, margins=margins, sampled=seed)
         found = zoo.cache_get("adaptive", key) if cached else None
         if found is None:
             known, missed = _adaptive(lines, first, second, ts, sample, seed, margins, tolerance, floor)
@@ -613,10 +651,17 @@ def _adaptive(lines: Lines, first: str, second: str, ts: Tensor, m: int, seed: i
     rows, tops = zip(*(_chosen(nats[:, start : start + n], m, generator) for start, n in zip(starts, sizes)))
     where = torch.cat([r + start for r, start in zip(rows, starts)])
     few = evaluator.few(where.to(lines.device), torch.randperm(len(evaluator.train), generator=generator)[: max(m, _STATISTICS)].to(lines.device))
-    scanned = few.each(at, ts[1:-1], [True] * (last - 1))[0]
-    nats = torch.cat([nats[:1, where], scanned, nats[-1:, where]]).double().numpy()
-    scan = _Scan(np.split(nats, np.cumsum([len(r) for r in rows])[:-1], axis=1), list(tops), sizes)
-    # with BatchNorm the ends have statistics of their own, which say nothing of those in between
-    references = {i: known[i] for i in known if lines.batchnorm in ("none", "keep") or i == middle}
+    # with BatchNorm the ends have statistics of their own, and half-way those of all examples, which say nothing of the losses in between
+    plain = lines.batchnorm in ("none", "keep")
+    scanned = dict(zip((0, middle, last), nats[:, where])) if plain else {}
+    grid, halves = tuple(ts.tolist()), (np.linspace(0 if plain else 1, middle, _SCANNED // 2 + 1), np.linspace(middle, last if plain else last - 1, _SCANNED // 2 + 1))
+
+    def scan(positions: Sequence[int]) -> _Scan:
+        new = [i for i in (map(int, positions) if len(positions) else sorted({int(i) for i in np.rint(halves).flat})) if i not in scanned]
+        if new: scanned.update(zip(new, few.each(at, ts[new], [True] * len(new))[0]))
+        found = torch.stack([scanned[i] for i in sorted(scanned)]).double().numpy()
+        return _Scan(tuple(sorted(scanned)), grid, np.split(found, np.cumsum([len(r) for r in rows])[:-1], axis=1), list(tops), sizes)
+
+    references = {i: known[i] for i in known if plain or i == middle}
     evaluate = lambda i: tuple(v[:, 0].numpy() for v in evaluator.measure(at, ts[[i]], [True]))
     return _search(scan, ts.numpy(), (known[0], known[last]), evaluate, references, *margins, tolerance, floor)

@@ -227,7 +227,7 @@ def loss_plane(
     n_restarts: int = 1,
     select: str = "objective",
     splits: Sequence[str] = ("train", "test"),
-    batchnorm: str = "cumulative",  # "cumulative", "one-pass" (faster), "momentum" or "keep": see `recalibrate`
+    batchnorm: str = "cumulative",  # "cumulative", "momentum" or "keep": see `recalibrate`
     seed: int = 0,  # of the matching
     memory_fraction: float = 0.5,
     device: str | torch.device | None = None,  # `None`: the best there is

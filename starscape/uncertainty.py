@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .barriers import alignment
 from .data import DataError, SettingsError, Task, ZooError, best_device, lookup, progress
-from .interpolation import BATCHNORM_MODES, check_inputs, interpolate, recalibrate, symmetry_for
+from .interpolation import BATCHNORM_MODES, CALIBRATION, check_inputs, interpolate, recalibrate, symmetry_for
 from .networks import Network, call_stacked, is_linear_chain, stack
 from .star_training import _common_network, draw_t
 from .training import _memory_format, generator_for
@@ -312,7 +312,7 @@ def bma(
     frames = []
     with progress(total=len(work.posteriors) * repeats * counts[-1], desc="averaging models", unit="model") as bar:
         for one in work.posteriors:
-            key = None if one.key is None else one.key | dict(task=task.fingerprint, ood=ood and ood.fingerprint, split=split, batchnorm=batchnorm, seed=seed, repeats=repeats, n_samples=counts)
+            key = None if one.key is None else one.key | dict(task=task.fingerprint, ood=ood and ood.fingerprint, split=split, batchnorm=batchnorm, calibration=CALIBRATION, seed=seed, repeats=repeats, n_samples=counts)
             found = work.zoo.cache_get("bma", key) if cached and key else None
             if found is None:
                 rows = [row for repeat in range(repeats) for row in work.curve(one, counts, repeat, bar.update)]

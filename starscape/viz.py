@@ -31,7 +31,7 @@ from traitlets import Bool, Bytes, Dict, Enum, Float, Int, List, Unicode
 import starscape
 from .barriers import barriers, pair_type, summarise, sweep_pairs, t_grid
 from .data import DataError, SettingsError, Task, UnknownName, load_task, lookup
-from .interpolation import CALIBRATION_BATCH, recalibrate
+from .interpolation import CALIBRATION, recalibrate
 from .planes import loss_planes
 from .training import evaluate
 from .uncertainty import bma, predictive
@@ -149,7 +149,7 @@ def _differs(key: Mapping, ts: list[float]) -> str:
     "Why `sweep(zoo, pair, task, ts)` does not give what is kept under this key; \"\" if it does, on that task, aligned or not."
     if key["ts"] != ts: return f"{len(key['ts'])} points" if len(key["ts"]) != len(ts) else "other points"
     if not {"train", "test"} <= set(key["splits"]): return f"{', '.join(key['splits'])} alone"
-    if key["batchnorm"] not in ("none", "cumulative") or key.get("calibration", CALIBRATION_BATCH) != CALIBRATION_BATCH: return f"batchnorm {key['batchnorm']}"
+    if key["batchnorm"] not in ("none", "cumulative") or key.get("calibration", CALIBRATION) != CALIBRATION: return f"batchnorm {key['batchnorm']}"
     return "" if key["seed"] in (None, 0) else f"seed {key['seed']}"
 
 # %% ../nbs/06_viz.ipynb #45fee17b

@@ -15,6 +15,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from starscape import interpolation
 from starscape.barriers import Lines, _chosen, _Scan, adaptive_barriers, alignment, barriers, differences, line_between, pairs_of, summarise, sweep
 from starscape.data import DataError, SettingsError, SymmetryError, Task, UnknownName, ZooError, load_task
 from starscape.interpolation import Affine, Evaluator, foldable, interpolate, recalibrate, register_symmetry, symmetry_for
@@ -46,14 +47,18 @@ def resnets(tmp_path_factory):
 
 
 def own_statistics(model, x):
-    "BatchNorm statistics of one pass over all of `x` in training mode, as PyTorch keeps them."
-    for m in model.modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm):
-            m.reset_running_stats()
-            m.momentum = None
+    "BatchNorm statistics with which every layer, in the network that results, is given inputs of just that mean and unbiased variance."
+    def at_layer(m, args):
+        dims = [d for d in range(args[0].ndim) if d != 1]
+        m.running_mean.copy_(args[0].double().mean(dims))
+        m.running_var.copy_(args[0].double().var(dims))
+
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    hooks = [m.register_forward_pre_hook(at_layer) for m in norms]
     with torch.no_grad():
-        model.train()(x)
-    model.eval()
+        model.eval()(x)
+    for hook in hooks:
+        hook.remove()
 
 
 def plain_line(network, a, b, task, ts, splits=("train", "test")):
@@ -85,45 +90,49 @@ def test_every_way_of_evaluating_agrees_with_a_plain_loop(network):
     np.testing.assert_allclose(swapped, wanted[::-1], rtol=1e-5)
 
 
-def self_consistent(model, x):
-    "BatchNorm statistics with which every layer, in the network that results, is given inputs of just that mean and unbiased variance."
-    def at_layer(m, args):
-        dims = [d for d in range(args[0].ndim) if d != 1]
-        m.running_mean.copy_(args[0].double().mean(dims))
-        m.running_var.copy_(args[0].double().var(dims))
-
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    hooks = [m.register_forward_pre_hook(at_layer) for m in norms]
-    with torch.no_grad():
-        model.eval()(x)
-    for hook in hooks:
-        hook.remove()
-
-
 @pytest.mark.parametrize("network", NETWORKS[1:], ids=lambda n: n.name)
 def test_one_pass_gives_statistics_and_loss_of_one_network(network):
     network, t = Network.of(network, DIGITS), 0.3
     a, b = ({k: v.clone() for k, v in network.build(seed=s).state_dict().items()} for s in (0, 1))
     model = network.build().eval()
     model.load_state_dict(interpolate(a, b, t))
-    self_consistent(model, DIGITS.train_x)
+    own_statistics(model, DIGITS.train_x)
     with torch.no_grad():
         wanted = [F.cross_entropy(model(x).double(), y).item() for x, y in map(DIGITS.split, ("train", "test"))]
     at, position = lambda t: interpolate(a, b, float(t)), torch.tensor([t])
     for splits, picked in ((("train", "test"), [0, 1]), (("test", "train"), [1, 0]), (("test",), [1])):
         for untraceable, batch in ((False, 512), (False, 37), (True, 100)):
-            evaluator = Evaluator(network.build(), DIGITS, splits, batchnorm="one-pass")
+            evaluator = Evaluator(network.build(), DIGITS, splits)
             assert evaluator.layerwise is not None
             evaluator.batch, evaluator.layerwise = batch, None if untraceable else evaluator.layerwise
             found = evaluator.measure(at, position, [True])[0]
             np.testing.assert_allclose(found[:, 0], [wanted[i] for i in picked], rtol=1e-5)
 
 
-def test_one_pass_is_cached_apart(resnets):
-    settings = dict(points=3, align=False)
-    frames = [sweep(resnets, [("source-000", "heldout-000")], DIGITS, batchnorm=mode, **settings) for mode in ("cumulative", "one-pass")]
-    assert set(frames[1].batchnorm) == {"one-pass"} and not frames[0].loss.equals(frames[1].loss)
-    np.testing.assert_allclose(frames[0].loss, frames[1].loss, rtol=5e-3)  # n/(n-1) in every layer, here with 300 examples
+def test_statistics_of_several_batches_are_averaged(monkeypatch):
+    "Each batch is normalised by its own mean and unbiased variance; PyTorch's own function differs by n/(n-1) in every layer."
+    network = Network.of(Network("resnet", width=4), DIGITS)
+    model, batches = network.build(seed=0).eval(), DIGITS.train_x.chunk(3)
+    norms = lambda m: [n for n in m.modules() if isinstance(n, nn.BatchNorm2d)]
+    found = []
+    for xs in batches:
+        own_statistics(model, xs)
+        found.append([(n.running_mean.clone(), n.running_var.clone()) for n in norms(model)])
+    one = recalibrate(copy.deepcopy(model), DIGITS, batch_size=-(-len(DIGITS.train_y) // 3))
+    monkeypatch.setattr(interpolation, "CALIBRATION_BATCH", -(-len(DIGITS.train_y) // 3))
+    evaluator = Evaluator(copy.deepcopy(model), DIGITS)
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    loss, _ = evaluator.measure(lambda t: state, torch.zeros(1), [True])
+    for norm, same, *each in zip(norms(one), norms(evaluator.module), *found):
+        for k, own in enumerate(("running_mean", "running_var")):
+            wanted = torch.stack([moments[k] for moments in each]).mean(0)
+            torch.testing.assert_close(getattr(norm, own), wanted, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(getattr(same, own), wanted, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        own = F.cross_entropy(one(DIGITS.test_x), DIGITS.test_y).item()
+        np.testing.assert_allclose(loss[1, 0], own, rtol=1e-5)
+        torch.optim.swa_utils.update_bn(batches, model)
+        np.testing.assert_allclose(F.cross_entropy(model.eval()(DIGITS.test_x), DIGITS.test_y).item(), own, rtol=2e-3)
 
 
 def test_both_splits_of_a_sweep_are_what_a_loop_finds(resnets):
@@ -199,15 +208,14 @@ class Reused(nn.Module):
         return self.head((F.relu(v) + z + v + y.mean((2, 3), keepdim=True)).mean((2, 3)))
 
 
-@pytest.mark.parametrize("mode", ["cumulative", "one-pass"])
-def test_nothing_that_is_read_again_is_written_over(mode):
+def test_nothing_that_is_read_again_is_written_over():
     torch.manual_seed(0)
     model = Reused().eval()
     state = {k: v.clone() for k, v in model.state_dict().items()}
-    plain = recalibrate(copy.deepcopy(model), DIGITS, mode)
+    plain = recalibrate(copy.deepcopy(model), DIGITS)
     with torch.no_grad():
         wanted = [F.cross_entropy(plain(x), y).item() for x, y in map(DIGITS.split, ("train", "test"))]
-    evaluator = Evaluator(model, DIGITS, batchnorm=mode)
+    evaluator = Evaluator(model, DIGITS)
     assert evaluator.layerwise is not None
     x, own = evaluator.x.clone(), F.cross_entropy(copy.deepcopy(model)(DIGITS.test_x), DIGITS.test_y).item()
     for batch in (512, 70):
@@ -419,9 +427,8 @@ def test_single_channels_are_convolved_right(size, stride, sliced):
     state = {k: v.clone() for k, v in model.state_dict().items()}
     plain = recalibrate(copy.deepcopy(model), task).double()
     wanted = [F.cross_entropy(plain(x.double()), y).item() for x, y in map(task.split, ("train", "test"))]
-    for mode in ("cumulative", "one-pass"):
-        loss, _ = Evaluator(copy.deepcopy(model), task, batchnorm=mode).measure(lambda t: state, torch.zeros(1), [True])
-        np.testing.assert_allclose(loss[:, 0], wanted, rtol=1e-5 if mode == "cumulative" else 5e-3)
+    loss, _ = Evaluator(copy.deepcopy(model), task).measure(lambda t: state, torch.zeros(1), [True])
+    np.testing.assert_allclose(loss[:, 0], wanted, rtol=1e-5)
 
 
 def test_patches_are_those_of_the_data_at_hand():
@@ -579,20 +586,20 @@ def test_a_scan_of_the_highest_losses_and_some_of_the_rest_estimates_the_mean():
     generator = torch.Generator().manual_seed(0)
     losses = torch.randn(3, 400, generator=generator).exp() ** 2  # a few examples make most of the mean, as in trained models
     losses[1:] += losses[:1]
-    estimates, errors = [], []
+    estimates, errors, scan = [], [], lambda rows, k: _Scan((0, 1, 2), (0.0, 0.5, 1.0), [losses[:, rows].numpy()], [k], [400])
     for seed in range(200):
         rows, k = _chosen(losses[:2], 100, torch.Generator().manual_seed(seed))
         assert k == 50 and len(set(rows.tolist())) == 100
-        mean, error = _Scan([losses[:, rows].numpy()], [k], [400]).margins(0, 0)
-        estimates.append(mean[2])
-        errors.append(error[2])
+        mean, error, rough = scan(rows, k).margins(0)
+        estimates.append(mean[0, 2])
+        errors.append(error[0, 2])
     true = float((losses[2] - losses[0]).mean())
     assert abs(np.mean(estimates) - true) < 4 * np.std(estimates) / 200**0.5
     np.testing.assert_allclose(np.mean(np.square(errors)) ** 0.5, np.std(estimates), rtol=0.2)
     rows, k = _chosen(losses, 400, generator)
-    mean, error = _Scan([losses[:, rows].numpy()], [k], [400]).margins(0, 0)
-    np.testing.assert_allclose(mean[2], true, rtol=1e-5)
-    assert (error == 0).all()
+    mean, error, rough = scan(rows, k).margins(0)
+    np.testing.assert_allclose(mean[0, 2], true, rtol=1e-5)
+    assert (error == 0).all() and (rough == 0).all()
 
 
 @pytest.mark.parametrize("points", [2, 3, [0, 0.3, 1]])
