@@ -533,14 +533,14 @@ def _spline(at: tuple[int, ...], ts: tuple[float, ...]) -> tuple[np.ndarray, np.
     near[list(at)] = False
     return through, wrong, near
 
-def _chosen(nats: Tensor, m: int, generator: torch.Generator) -> tuple[Tensor, int]:
-    "Rows of m examples, given all losses at a few positions, (positions, examples): those with the highest losses first, then some of the rest; and how many are of the first kind."
+def _chosen(nats: Tensor, m: int, order: Tensor) -> tuple[Tensor, int]:
+    "Rows of m examples, given all losses at a few positions, (positions, examples): those with the highest losses first, then of the rest those that come first in a random order; and how many are of the first kind."
     n = nats.shape[1]
     if n <= m: return torch.arange(n), n
     k = max(0, min(m // 2, m - 2))  # a spread needs two
     top, others = nats.max(0).values.topk(k).indices, torch.ones(n, dtype=torch.bool)
     others[top] = False
-    return torch.cat([top, others.nonzero()[:, 0][torch.randperm(n - k, generator=generator)[: m - k]]]), k
+    return torch.cat([top, order[others[order]][: m - k]]), k
 
 def _search(scan: Callable[[Sequence[int]], _Scan], ts, ends, evaluate, references: Mapping[int, tuple], z: float, bias: float, tolerance: float, floor: float) -> tuple[dict, np.ndarray]:
     """Evaluate until the highest rise of every split is found: (loss, accuracy) by position, and what may be missed, (splits,).
@@ -619,7 +619,7 @@ def adaptive_barriers(
     # standard errors, and share of the difference itself, in a margin: a scan with BatchNorm statistics of a few examples is biased
     margins = (z, 0.0) if lines.batchnorm in ("none", "keep") else (4 / 3 * z, 0.1)
     for first, second in progress(pairs, desc="searching barriers", unit="pair"):
-        key = lines.key(first, second, ts=ts.tolist(), scan=[sample, "by loss", "splines", _SCANNED], tolerance=tolerance, floor=floor, margins=margins, sampled=seed)
+        key = lines.key(first, second, ts=ts.tolist(), scan=[sample, "by loss", "splines", _SCANNED, _STATISTICS], tolerance=tolerance, floor=floor, margins=margins, sampled=seed)
         found = zoo.cache_get("adaptive", key) if cached else None
         if found is None:
             known, missed = _adaptive(lines, first, second, ts, sample, seed, margins, tolerance, floor)
@@ -648,9 +648,11 @@ def _adaptive(lines: Lines, first: str, second: str, ts: Tensor, m: int, seed: i
     # the examples to scan: those whose loss is high at an end or half-way, where most of the mean comes from, and some of the rest
     generator, sizes = torch.Generator().manual_seed(seed), [len(lines.task.split(s)[1]) for s in lines.splits]
     nats, starts = torch.cat([ends[0][0], halfway[0], ends[1][0]]), np.cumsum([0, *sizes]).tolist()
-    rows, tops = zip(*(_chosen(nats[:, start : start + n], m, generator) for start, n in zip(starts, sizes)))
+    orders = {s: torch.randperm(n, generator=generator) for s, n in zip(lines.splits, sizes)}
+    rows, tops = zip(*(_chosen(nats[:, start : start + n], m, order) for start, n, order in zip(starts, sizes, orders.values())))
     where = torch.cat([r + start for r, start in zip(rows, starts)])
-    few = evaluator.few(where.to(lines.device), torch.randperm(len(evaluator.train), generator=generator)[: max(m, _STATISTICS)].to(lines.device))
+    of_statistics = (orders["train"] if "train" in orders else torch.randperm(len(evaluator.train), generator=generator))[: max(m, _STATISTICS)]
+    few = evaluator.few(where.to(lines.device), of_statistics.to(lines.device))
     # with BatchNorm the ends have statistics of their own, and half-way those of all examples, which say nothing of the losses in between
     plain = lines.batchnorm in ("none", "keep")
     scanned = dict(zip((0, middle, last), nats[:, where])) if plain else {}

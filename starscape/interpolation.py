@@ -310,22 +310,30 @@ class _Statistics:
     "A BatchNorm layer in a pass by pieces: `note` every piece of its input, `settle`, then `normalise` every piece."
 
     def __init__(self, norm: _BatchNorm):
-        self.norm, self.over, self.seen, self.shares = norm, False, [], {}  # over: whether it may write over its input
+        self.norm, self.over, self.shares = norm, False, {}  # over: whether it may write over its input
+        self.begin(0)
+
+    def begin(self, count: int) -> None:
+        "Expect a batch of so many examples; those that come after them do not count."
+        self.left, self.seen = count, []
 
     def note(self, x: Tensor) -> Tensor:
-        mean, var = torch.batch_norm_update_stats(_rows(x), None, None, 0.0)
-        self.seen.append((mean, var, x.numel() // len(mean)))
+        counting = x[: self.left]
+        if len(counting):
+            self.left -= len(counting)
+            mean, var = torch.batch_norm_update_stats(_rows(counting), None, None, 0.0)
+            self.seen.append((mean, var, counting.numel() // len(mean)))
         return x
 
     def settle(self) -> None:
-        "From all pieces, the `mean` and the unbiased `var` of each channel, to normalise by."
+        "From all that counts, the `mean` and the unbiased `var` of each channel, to normalise by."
         norm, channels = self.norm, self.norm.num_features
         sizes = tuple(size for mean, _, size in self.seen for _ in range(len(mean) // channels))
         n = sum(sizes)
         if n < 2: raise DataError(f"The variance of a channel takes two values; a {type(norm).__name__} layer was given one. Use a task with more examples.")
         means, variances = torch.cat([part[i] for i in (0, 1) for part in self.seen]).view(2, -1, channels).double()
         if sizes not in self.shares: self.shares = {sizes: means.new_tensor(sizes) / n}
-        share, self.seen = self.shares[sizes], []
+        share = self.shares[sizes]
         self.mean = share @ means
         means -= self.mean
         self.var = (share @ variances.addcmul_(means, means)).mul_(n / (n - 1))
@@ -374,10 +382,11 @@ class _Layerwise:
         x: Tensor,
         batch: int,  # examples of a piece
         outputs: bool = True,  # `False`: only statistics are wanted
+        count: int | None = None,  # examples of x, the first, that the statistics are of; `None`: all
     ) -> list[Tensor] | None:
         "Outputs of the pieces; mean and unbiased variance of each layer are left in `statistics`."
         values, open_ = {}, len(self.statistics)
-        for statistics in self.statistics: statistics.seen = []  # of a pass that ended early
+        for statistics in self.statistics: statistics.begin(len(x) if count is None else count)
         for node, run, statistics, dying in self.steps:
             if node.op == "placeholder": values[node] = list(_pieces(x, batch))
             elif node.op == "call_function": values[node] = [node.target(v, *node.args[1:]) for v in values[node.args[0]]]
@@ -517,7 +526,7 @@ class Evaluator:
     def _take(self, x: Tensor, y: Tensor, train: Tensor | None) -> None:
         "Evaluate on x and y, with statistics of `train`, which may be a part of x."
         images = lambda v: v.contiguous(memory_format=torch.channels_last) if v.ndim == 4 and v.is_floating_point() and self.channels_last else v
-        self.x, self.y, self._inlets = images(x), y, (None, [])
+        self.x, self.y, self._inlets, self.together = images(x), y, (None, []), None  # together: what is evaluated in the pass that gives the statistics, training data first, and where x is in it
         self.train = self.x[self.train_rows] if train is None else images(train)
         on_cpu = x.device.type == "cpu"
         self.batch = min(self._most, len(y) if self.chain or not on_cpu else _cpu_batch(self._floats))
@@ -525,10 +534,17 @@ class Evaluator:
         self.exact = self.calibration >= min(CALIBRATION_BATCH, len(self.train)) or not self.calibrates  # False once the statistics were computed on smaller batches than the definition says
 
     def few(self, rows: Tensor, train_rows: Tensor) -> "Evaluator":
-        "For `each` on some of the examples, with BatchNorm statistics of some training data. The two share the network: one works at a time."
+        "For `each` on some of the examples, with BatchNorm statistics of some training data, wherever the statistics are wanted afresh. The two share the network: one works at a time."
         other = copy.copy(self)
         other._take(self.x[rows], self.y[rows], self.train[train_rows] if self.norms else self.train)
         other.train_rows = None
+        if self.layerwise is not None:  # one pass gives both; what is in both is in it once
+            start = self.train_rows.start if self.train_rows else len(self.x)
+            place = torch.full((max(len(self.x), start + len(self.train)),), -1, device=rows.device)
+            place[train_rows + start] = torch.arange(len(train_rows), device=rows.device)
+            more = rows[place[rows] < 0]
+            place[more] = torch.arange(len(train_rows), len(train_rows) + len(more), device=rows.device)
+            other.together = torch.cat([other.train, self.x[more]]), place[rows]
         steps = lambda x: -(-len(x) // 128)
         if self.norms: other.momentum = 1 - (1 - self.momentum) ** (steps(self.train) / steps(other.train))  # as much is left of what was there
         return other
@@ -625,6 +641,9 @@ class Evaluator:
     def _single(self, state, fresh: bool) -> tuple[Tensor, Tensor]:
         torch._foreach_copy_(list(self.tensors.values()), [state[k] for k in self.tensors])
         if not fresh or not self.norms: return tuple(z[None] for z in self._plain(slice(None)))
+        if self.together is not None:
+            x, rows = self.together
+            return tuple(z[None] for z in self._score(torch.cat(self.layerwise(x, self.batch, count=len(self.train)))[rows], self.y))
         logits = self._calibrate()
         if logits is None or self.train_rows is None: return tuple(z[None] for z in self._plain(slice(None)))
         parts = self._plain(slice(0, self.train_rows.start)), self._score(logits, self.y[self.train_rows]), self._plain(slice(self.train_rows.stop, None))
