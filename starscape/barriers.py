@@ -26,7 +26,8 @@ from torch import Tensor
 
 from .data import DataError, SettingsError, Task, ZooError, best_device, lookup, progress
 from .distributed import fan_out, worker_device
-from .interpolation import BATCHNORM_MODES, CALIBRATION, Affine, Evaluator, check_inputs, has_batchnorm, interpolate, symmetry_for
+from .evaluation import Affine, Evaluator
+from .interpolation import BATCHNORM_MODES, CALIBRATION, check_inputs, has_batchnorm, interpolate, symmetry_for
 from .matching import Matcher, match_activations, match_weights
 from .networks import Network, network_builders, register_network, stack
 from .star_training import _common_network

@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 
 from .barriers import Lines, Matching, _zoo
 from .data import SettingsError, Task, progress
-from .interpolation import Affine
+from .evaluation import Affine
 from .zoo import Zoo, digest_of
 
 # %% ../nbs/04a_planes.ipynb #33a1a135

@@ -15,10 +15,11 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from starscape import interpolation
+from starscape import evaluation
 from starscape.barriers import Lines, _chosen, _Scan, adaptive_barriers, alignment, barriers, differences, line_between, pairs_of, summarise, sweep
 from starscape.data import DataError, SettingsError, SymmetryError, Task, UnknownName, ZooError, load_task
-from starscape.interpolation import Affine, Evaluator, foldable, interpolate, recalibrate, register_symmetry, symmetry_for
+from starscape.evaluation import Affine, Evaluator, foldable
+from starscape.interpolation import interpolate, recalibrate, register_symmetry, symmetry_for
 from starscape.matching import match_weights
 from starscape.networks import Network, network_builders, stack
 from starscape.symmetry import PermutationSymmetry
@@ -119,7 +120,7 @@ def test_statistics_of_several_batches_are_averaged(monkeypatch):
         own_statistics(model, xs)
         found.append([(n.running_mean.clone(), n.running_var.clone()) for n in norms(model)])
     one = recalibrate(copy.deepcopy(model), DIGITS, batch_size=-(-len(DIGITS.train_y) // 3))
-    monkeypatch.setattr(interpolation, "CALIBRATION_BATCH", -(-len(DIGITS.train_y) // 3))
+    monkeypatch.setattr(evaluation, "CALIBRATION_BATCH", -(-len(DIGITS.train_y) // 3))
     evaluator = Evaluator(copy.deepcopy(model), DIGITS)
     state = {k: v.clone() for k, v in model.state_dict().items()}
     loss, _ = evaluator.measure(lambda t: state, torch.zeros(1), [True])
@@ -365,7 +366,7 @@ def test_a_batch_of_one_is_joined_to_the_one_before():
 
 
 def test_little_memory_is_said(monkeypatch):
-    monkeypatch.setattr("starscape.interpolation._free_memory", lambda device: 200_000)
+    monkeypatch.setattr("starscape.evaluation._free_memory", lambda device: 200_000)
     with pytest.warns(UserWarning, match="less than 2000 examples"):
         Evaluator(Network("resnet", width=4, input_shape=(1, 8, 8)).build(seed=0), DIGITS)
     wide = Evaluator(Network("mlp", width=200, depth=2, input_shape=(1, 8, 8)).build(seed=0), DIGITS.subset(10, 10))
@@ -512,7 +513,7 @@ def test_other_errors_are_not_taken_for_lack_of_memory():
 
 
 def test_a_small_share_of_memory_gives_the_same_numbers(mlps, monkeypatch):
-    monkeypatch.setattr("starscape.interpolation._free_memory", lambda device: 100_000)
+    monkeypatch.setattr("starscape.evaluation._free_memory", lambda device: 100_000)
     settings = dict(points=4, cached=False)
     scarce = sweep(mlps, "source-heldout", DIGITS, memory_fraction=0.1, **settings)
     monkeypatch.undo()
