@@ -24,7 +24,7 @@ from filelock import FileLock
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from .data import DataError, SettingsError, Task, ZooError, best_device, lookup, progress
+from .data import DataError, SettingsError, Task, ZooError, best_device, check_whole, lookup, progress
 from .distributed import fan_out, worker_device
 from .evaluation import Affine, Evaluator
 from .interpolation import BATCHNORM_MODES, CALIBRATION, check_inputs, has_batchnorm, interpolate, symmetry_for
@@ -100,8 +100,8 @@ class Matching:
     def __post_init__(self):
         if self.method is not None and not callable(self.method): lookup("matching", self.method, MATCHINGS)
         lookup("way to select a search", self.select, SELECTIONS)
-        if not hasattr(self.seed, "__index__") or self.seed < 0: raise SettingsError(f"A seed is a whole number from 0, found {self.seed!r}.")
-        if not hasattr(self.n_restarts, "__index__") or self.n_restarts < 1: raise SettingsError(f"n_restarts is a whole number from 1, found {self.n_restarts!r}.")
+        check_whole(0, seed=self.seed)
+        check_whole(n_restarts=self.n_restarts)
         if self.method != "weights" and self.n_restarts > 1: raise SettingsError("Only weight matching has restarts: n_restarts must be 1 here.")
         if self.method is None and self.to is not None: raise SettingsError("align_to needs align to be True, a matching by name, or a function.")
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['task_loaders', 'StarscapeError', 'UnknownName', 'SettingsError', 'DataError', 'StateError', 'SymmetryError',
-           'ZooError', 'TrainingError', 'lookup', 'best_device', 'progress', 'Augment', 'ResizedCrop', 'Images', 'Task',
-           'batch_order', 'batches', 'require_torchvision', 'tokenise', 'vocabulary', 'bags', 'decoded_folder',
-           'load_task']
+           'ZooError', 'TrainingError', 'lookup', 'check_whole', 'best_device', 'progress', 'Augment', 'ResizedCrop',
+           'Images', 'Task', 'batch_order', 'batches', 'require_torchvision', 'tokenise', 'vocabulary', 'bags',
+           'decoded_folder', 'load_task']
 
 # %% ../nbs/00_data.ipynb #7e9ac52d
 import csv
@@ -66,6 +66,14 @@ def lookup(
     near = difflib.get_close_matches(str(name), list(map(str, options)), n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UnknownName(f"There is no {kind} {name!r}.{hint} There are: {', '.join(map(str, options)) or 'none'}.")
+
+def check_whole(
+    least: int = 1,
+    **numbers,  # by their names
+) -> None:
+    "Raise `SettingsError` for what is no whole number, or too small."
+    for name, n in numbers.items():
+        if isinstance(n, bool) or not hasattr(n, "__index__") or n < least: raise SettingsError(f"{name} is a whole number, at least {least}; found {n!r}.")
 
 # %% ../nbs/00_data.ipynb #29c259aa
 def best_device(
@@ -265,8 +273,7 @@ class Task:
     def subset(self, n_train: int, n_test: int | None = None) -> "Task":
         "The first `n_train` and `n_test` examples: a smaller task for a first look."
         n_test = len(self.test_y) if n_test is None else n_test
-        for n in (n_train, n_test):
-            if not hasattr(n, "__index__") or n < 1: raise SettingsError(f"A subset has a whole number of examples, at least 1; found {n!r}.")
+        check_whole(n_train=n_train, n_test=n_test)
         return replace(self, train_x=_first(self.train_x, n_train), train_y=self.train_y[:n_train], test_x=_first(self.test_x, n_test), test_y=self.test_y[:n_test])
 
     def hold_back(
@@ -323,7 +330,7 @@ def batches(
     augment: bool = False,  # apply the task's augmentation
 ) -> Iterator[tuple[Tensor, Tensor]]:
     "Inputs and labels, a batch at a time, on the task's device."
-    if not hasattr(batch_size, "__index__") or batch_size < 1: raise SettingsError(f"batch_size is a whole number of examples, at least 1; found {batch_size!r}.")
+    check_whole(batch_size=batch_size)
     x, y = task.split(split)
     if generator is None: yield from zip(x.split(batch_size), y.split(batch_size)); return
     for index in batch_order(len(y), batch_size, generator):

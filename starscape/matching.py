@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from .ascent import Search
 from .assignment import Layout, Plan, Scores, assign
-from .data import DataError, SettingsError, lookup
+from .data import DataError, SettingsError, check_whole, lookup
 from .derivation import Derived
 from .relaxation import Descent, agreement, frank_wolfe
 from .symmetry import Factor, Permutation, PermutationSymmetry
@@ -67,7 +67,7 @@ class Matcher:
         n_jobs: int | None = None,  # threads, one state each; `None`: joblib's backend, else a thread for each core if the network is large
     ) -> list[Permutation]:
         "For each state the permutation that brings it to the reference; state `i` gets what it would get alone."
-        _check_counts(n_restarts=n_restarts, max_sweeps=max_sweeps)
+        check_whole(n_restarts=n_restarts, max_sweeps=max_sweeps)
         reference, starts = self._reference(reference_state, copy=len(self.states) > 1), self.starts(init)
         placed = [self._placed(p) for p in init or [None] * len(starts)]
         if n_jobs is None and len(starts) > 1 and joblib.effective_n_jobs(None) > 1:
@@ -126,12 +126,6 @@ class Matcher:
         return float(sum(math.prod(blocks[use.block].sizes) * own(use) for unit in self.plan.units for use in unit.uses))
 
 # %% ../nbs/02a_matching.ipynb #b2f96e18
-def _check_counts(**counts: int) -> None:
-    for name, n in counts.items():
-        if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
-            raise SettingsError(f"{name} is a whole number, at least 1; found {n!r}.")
-
-
 def _alone(symmetry, reference_state, state, init, alike: dict, settings: dict, sender: int) -> Permutation:
     "One state matched by a worker, which is one of several on its machine."
     if os.getpid() != sender:
@@ -377,7 +371,7 @@ def match_differentiable(
     """
     lookup("objective", objective, ("distance", "midpoint", "random"))
     lookup("estimator", estimator, ("sinkhorn", "straight-through"))
-    _check_counts(steps=steps, n_restarts=n_restarts)
+    check_whole(steps=steps, n_restarts=n_restarts)
     if objective != "distance" and (model is None or inputs is None or targets is None):
         raise SettingsError(f"objective={objective!r} needs model=, inputs= and targets=.")
     fixed, plan = frozenset(fixed), Plan.of(symmetry)
@@ -416,7 +410,7 @@ def match_cycle_consistent(
     """
     if len(states) < 2:
         raise SettingsError(f"Cycle-consistent matching takes at least two states, found {len(states)}.")
-    _check_counts(steps=steps, n_restarts=n_restarts)
+    check_whole(steps=steps, n_restarts=n_restarts)
     matcher, generator = Matcher(symmetry, states, fixed=fixed), torch.Generator().manual_seed(seed)
     starts = matcher.starts(init)
     best, most = None, -math.inf

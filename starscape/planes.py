@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from .barriers import Lines, Matching, _zoo
-from .data import SettingsError, Task, progress
+from .data import SettingsError, Task, check_whole, progress
 from .evaluation import Affine
 from .zoo import Zoo, digest_of
 
@@ -151,7 +151,7 @@ class _Grid:
 # %% ../nbs/04a_planes.ipynb #39b0fa36
 def _check_grid(resolution, name: str, reach, what: str, is_zero: bool = False) -> None:
     "Raise `SettingsError` unless a grid has that many points a side and reaches that far."
-    if not hasattr(resolution, "__index__") or resolution < 2: raise SettingsError(f"resolution is the number of points along a side, a whole number from 2; found {resolution!r}.")
+    check_whole(2, resolution=resolution)
     if not isinstance(reach, Real) or not (is_zero or 0 < reach < math.inf): raise SettingsError(f"{name} is {what}; found {reach!r}.")
 
 def loss_planes(

@@ -31,7 +31,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .data import SettingsError, Task, TrainingError, ZooError, batch_order, best_device, lookup, progress
+from .data import SettingsError, Task, TrainingError, ZooError, batch_order, best_device, check_whole, lookup, progress
 from .distributed import fan_out, worker_device
 from .networks import Network, _one_at_a_time, call_stacked, check_inputs, is_linear_chain, network_builders, register_network, stack, unstack
 from .zoo import Zoo, digest_of, mapped_tensors, write_atomically
@@ -138,7 +138,7 @@ def seed_of(
     *path: str | int,  # what it is for: ("source", 3, "order")
 ) -> int:
     "A seed for one purpose, independent of those for all others."
-    if not hasattr(seed, "__index__") or seed < 0: raise SettingsError(f"A seed is a whole number from 0, found {seed!r}.")
+    check_whole(0, seed=seed)
     words = [int.from_bytes(hashlib.blake2b(str(p).encode(), digest_size=4).digest(), "little") for p in path]
     return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0] >> 1)
 

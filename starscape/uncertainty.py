@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .barriers import alignment
-from .data import DataError, SettingsError, Task, ZooError, best_device, lookup, progress
+from .data import DataError, SettingsError, Task, ZooError, best_device, check_whole, lookup, progress
 from .interpolation import BATCHNORM_MODES, CALIBRATION, check_inputs, interpolate, recalibrate, symmetry_for
 from .networks import Network, call_stacked, is_linear_chain, stack
 from .star_training import _common_network, draw_t
@@ -275,11 +275,6 @@ def inputs_like(
 METRICS = ["accuracy", "nll", "brier", "ece", "ece_adaptive", "auroc_max_prob", "auroc_entropy", "aurc", "entropy", "aleatoric", "epistemic"]
 OOD_METRICS = ["ood_auroc_max_prob", "ood_auroc_entropy", "ood_auroc_epistemic"]
 
-def _whole(name: str, n) -> int:
-    "A number of samples or repeats."
-    if not hasattr(n, "__index__") or n < 1: raise SettingsError(f"At least one sample and one repeat are needed, and whole numbers of them; found {name} = {n!r}.")
-    return int(n)
-
 def bma(
     zoo: "Zoo | str | Path",
     task: Task,
@@ -304,9 +299,11 @@ def bma(
     `aleatoric` part (mean entropy of the members) and its `epistemic` rest; with `ood`, the AUROC of telling test inputs
     from those of the other task by maximum probability, entropy and epistemic entropy. Raises `ZooError` for a zoo
     without the models a posterior needs, `SettingsError` for settings out of range."""
-    counts = sorted({_whole("n_samples", n) for n in ([n_samples] if isinstance(n_samples, str) or not isinstance(n_samples, Iterable) else n_samples)})
+    counts = [n_samples] if isinstance(n_samples, str) or not isinstance(n_samples, Iterable) else list(n_samples)
     if not counts: raise SettingsError("At least one sample is needed, found an empty n_samples.")
-    repeats = _whole("repeats", repeats)
+    for n in counts: check_whole(n_samples=n)
+    check_whole(repeats=repeats)
+    counts, repeats = sorted({int(n) for n in counts}), int(repeats)
     lookup("BatchNorm mode", batchnorm, BATCHNORM_MODES)
     work = _Work(zoo, task, posterior, star, sources, ood, split, batchnorm, seed, device)
     frames = []
@@ -374,7 +371,7 @@ def predictive(
     device: str | torch.device | None = None,
 ) -> np.ndarray:
     "Mean softmax output of models drawn from a posterior, (examples, classes), in float64: what repeat 0 of `bma` scores."
-    n_samples = _whole("n_samples", n_samples)
+    check_whole(n_samples=n_samples)
     work = _Work(zoo, task, posterior, star, sources, None, split, batchnorm, seed, device)
     return work.average(work.posteriors[0], n_samples, 0)
 
@@ -419,7 +416,7 @@ def compare(
     device: str | torch.device | None = None,
 ) -> pd.DataFrame:
     "`paired_bootstrap` of two posteriors at S samples, scored on the same test examples."
-    n_samples, repeats = _whole("n_samples", n_samples), _whole("repeats", repeats)
+    check_whole(n_samples=n_samples, repeats=repeats)
     work = _Work(zoo, task, [first, second], star, sources, None, split, batchnorm, seed, device)
     drawn = [[outcomes(work.average(p, n_samples, r), work.labels) for r in range(repeats)] for p in work.posteriors]
     return paired_bootstrap(*drawn, resamples=resamples, level=level, seed=seed)

@@ -462,7 +462,7 @@ for name, args, words in (
 for n in (1, 0, -1, 2, "ten", 3.5):
     case(f"task of {n!r} classes", DataError, "num_classes|class", lambda s, n=n: lambda: Task("bad", X, Y, X, Y, num_classes=n))
 for n in (0, -5, 2.5, "all"):
-    case(f"a subset of {n!r}", (DataError, SettingsError), "empty|subset", lambda s, n=n: lambda: s.task.subset(n))
+    case(f"a subset of {n!r}", (DataError, SettingsError), "n_train is a whole number", lambda s, n=n: lambda: s.task.subset(n))
 for size in (0, -1, 1.5):
     case(f"batches of {size}", SettingsError, "batch_size", lambda s, n=size: lambda: list(batches(s.task, batch_size=n)))
 case("a task moved nowhere", SettingsError, "Cannot use device", lambda s: lambda: s.task.to("banana"))

@@ -96,7 +96,7 @@ def test_settings_out_of_range(zoo, wrong):
 ])
 def test_settings_of_the_wrong_kind_say_what_was_found_and_wanted(zoo, wrong):
     (name, value), = wrong.items()
-    with pytest.raises(SettingsError, match=f"{name} is .*(whole number from 2|at least 0); found {re.escape(repr(value))}"):
+    with pytest.raises(SettingsError, match=f"{name} is .*(whole number, at least 2|at least 0); found {re.escape(repr(value))}"):
         loss_plane(zoo, NAMES, DIGITS, **(dict(resolution=3) | wrong))
     wrong = {"extent" if name == "margin" else name: value}
     with pytest.raises(SettingsError, match=f"found {re.escape(repr(value))}"):

@@ -254,16 +254,16 @@ def test_errors_say_what_to_do(zoo, digits, tmp_path):
     with pytest.raises(UnknownName, match="Did you mean 'star'"):
         bma(zoo, digits, "stars")
     for bad in (dict(n_samples=[0, 2]), dict(n_samples=[]), dict(repeats=0)):
-        with pytest.raises(SettingsError, match="At least one sample"):
+        with pytest.raises(SettingsError, match="(n_samples|repeats) is a whole number, at least 1|At least one sample"):
             bma(zoo, digits, "ensemble", **bad)
     for wrong in ("5", [2.5], 2.5, ["a"], None, [None]):
         value = wrong[0] if isinstance(wrong, list) else wrong
         for measure in (bma, predictive) if wrong is value else (bma,):
-            with pytest.raises(SettingsError, match=f"whole numbers of them; found n_samples = {value!r}"):
+            with pytest.raises(SettingsError, match=f"n_samples is a whole number, at least 1; found {value!r}"):
                 measure(zoo, digits, "ensemble", n_samples=wrong)
-        with pytest.raises(SettingsError, match="found repeats = "):
+        with pytest.raises(SettingsError, match="repeats is a whole number"):
             bma(zoo, digits, "ensemble", repeats=wrong)
-        with pytest.raises(SettingsError, match="found n_samples = "):
+        with pytest.raises(SettingsError, match="n_samples is a whole number"):
             compare(zoo, digits, n_samples=wrong)
     assert bma(zoo, digits, "ensemble", np.int64(2), np.int64(1), cached=False).n_samples.tolist() == [2]
     with pytest.raises(SettingsError, match="dropout"):
