@@ -43,12 +43,6 @@ def pair_type(first_role: str, second_role: str) -> str:
     if roles != ["star", "regular"]: return "-".join(roles)
     return f"star-{first_role if second_role == 'star' else second_role}"
 
-def _zoo(zoo: "Zoo | str | Path") -> Zoo:
-    "A zoo that is one already keeps what it knows of its files."
-    if isinstance(zoo, Zoo): return zoo
-    if not Path(zoo).expanduser().is_dir(): raise ZooError(f"There is no zoo {zoo}: no such folder. Zoo({str(zoo)!r}) makes one.")
-    return Zoo(zoo)
-
 def pairs_of(
     zoo: "Zoo | str | Path",
     kind: str,  # "star-source", "star-heldout", "regular-regular", or any two roles: "source-source", "star-star", …
@@ -58,7 +52,7 @@ def pairs_of(
 
     "regular-regular" is every source with every held-out model, or, where all are of one role, every two of them; two
     models of the same role make one pair."""
-    zoo = _zoo(zoo)
+    zoo = Zoo.open(zoo)
     models = dict(star=zoo.stars, source=zoo.sources[:limit], heldout=zoo.heldouts[:limit])
     if kind == "regular-regular":
         regular = models["source"], models["heldout"]
@@ -133,7 +127,7 @@ def alignment(
     matching: Matching | None = None,  # how; weight matching with `seed` if not given
 ) -> Permutation:
     "The permutation that brings `second` to `first`; computed once."
-    zoo, matching = _zoo(zoo), matching or Matching(seed=seed)
+    zoo, matching = Zoo.open(zoo), matching or Matching(seed=seed)
     symmetry, named = symmetry_for(zoo.network_of(first), task), isinstance(matching.method, str)
     key = dict(first=zoo.digest(first), second=zoo.digest(second), network=zoo.network_of(first).to_json(), **matching.key(task)) if named else None
     if named and (found := zoo.cache_get("permutation", key)) is not None: return {g: torch.from_numpy(p) for g, p in found.items()}
@@ -236,7 +230,7 @@ def sweep_pairs(
     report: Callable[[float], None] | None = None,  # called with the share done, in [0, 1]; what it raises ends the sweep
 ) -> Iterator[pd.DataFrame]:
     "The frames of `sweep`, pair by pair, as they are finished."
-    zoo, ts = _zoo(zoo), t_grid(points)
+    zoo, ts = Zoo.open(zoo), t_grid(points)
     pairs, matching = _pairs(zoo, pairs), Matching.of(align, to=align_to, n_restarts=n_restarts, select=select, seed=seed)
     if not pairs: return
     lines = Lines(zoo, pairs, task, matching, splits, batchnorm, memory_fraction, device, cached)
@@ -436,11 +430,11 @@ def barriers(
 def summarise(
     frame: pd.DataFrame,  # from `barriers`
 ) -> pd.DataFrame:
-    "Mean and standard deviation over pairs: one row for each pair type, alignment and split, and matching and BatchNorm mode where the frame has several; with the number of pairs `n`."
+    "Mean and standard deviation over pairs: one row for each pair type, alignment and split, and matching and BatchNorm mode where the frame has several; with the number of pairs `n`. Where one of them is nan (a loss on the line is), so is the mean."
     measures = ["loss_barrier", "accuracy_barrier", "first_loss", "highest_loss", "lowest_accuracy"]
     _check_columns(frame, ["pair", "aligned", "split", *measures], "summarise")
     groups = frame.groupby(["pair", "aligned", *_several(frame), "split"], sort=False)
-    table = pd.concat({"n": groups.size(), **{f"{m}_{s}": getattr(groups[m], s)() for m in measures for s in ("mean", "std")}}, axis=1)
+    table = pd.concat({"n": groups.size(), **{f"{m}_{s}": groups[m].agg(lambda v, s=s: getattr(v, s)(skipna=False)) for m in measures for s in ("mean", "std")}}, axis=1)
     return table.reset_index()
 
 def _several(frame: pd.DataFrame) -> list[str]:
@@ -468,14 +462,15 @@ def differences(
     rng, rows = np.random.default_rng(seed), []
     for split in frame.split.unique():
         here = frame.split == split
-        means = {c: frame[here & (case == c)].groupby("second")[measure].mean() for c in case[here].unique()}
+        means = {c: frame[here & (case == c)].groupby("second")[measure].agg(lambda v: v.mean(skipna=False)) for c in case[here].unique()}
+        mean = {c: m.mean(skipna=False) for c, m in means.items()}
         units = {c: tuple(m.index) for c, m in means.items()}
         draws = {u: rng.integers(len(u), size=(n_resamples, len(u))) for u in dict.fromkeys(units.values())}
         drawn = {c: m.to_numpy()[draws[units[c]]].mean(1) for c, m in means.items()}
         for a, b in combinations(means, 2):
-            if means[a].mean() < means[b].mean(): a, b = b, a
+            if mean[a] < mean[b]: a, b = b, a
             low, high = np.quantile(drawn[a] - drawn[b], [(1 - confidence) / 2, (1 + confidence) / 2]) if min(len(units[a]), len(units[b])) > 1 else (np.nan, np.nan)
-            rows.append(dict(split=split, higher=a, lower=b, difference=means[a].mean() - means[b].mean(), low=low, high=high, n_higher=len(means[a]), n_lower=len(means[b])))
+            rows.append(dict(split=split, higher=a, lower=b, difference=mean[a] - mean[b], low=low, high=high, n_higher=len(means[a]), n_lower=len(means[b])))
     return pd.DataFrame(rows, columns=["split", "higher", "lower", "difference", "low", "high", "n_higher", "n_lower"])
 
 # %% ../nbs/04_barriers.ipynb #77028318
@@ -611,7 +606,7 @@ def adaptive_barriers(
     bound of `z` standard errors, a third more with BatchNorm), and `evaluations`, how many positions were evaluated on all data. The loss barrier is
     always a measured rise, never an estimate. Accuracy barrier, highest loss and lowest accuracy are those of the
     evaluated positions."""
-    zoo, ts = _zoo(zoo), t_grid(points)
+    zoo, ts = Zoo.open(zoo), t_grid(points)
     pairs, matching = _pairs(zoo, pairs), Matching.of(align, to=align_to, n_restarts=n_restarts, select=select, seed=seed)
     if not tolerance >= 0 or not floor > 0 or not z > 0: raise SettingsError(f"tolerance is at least 0, floor and z are positive, found {tolerance}, {floor} and {z}.")
     if sample < 2: raise SettingsError(f"A spread needs two examples: sample is at least 2, found {sample}.")

@@ -175,7 +175,7 @@ def fusion_table(
     (the split by which a model was chosen among several: `"test"` is an upper bound, as in the paper, not an estimate),
     `forward_passes`, `bytes` (of the weights that have to be kept) and `ms_per_1000` (inputs, on this machine). Stars are stored in the zoo as
     `star-fusion-…`, with the role "other": each has sources of its own, so they are not among `zoo.stars`. Raises `SettingsError` for a |Z| that the zoo has not got."""
-    zoo = Zoo(zoo)
+    zoo = Zoo.open(zoo)
     work = _Fusion(zoo, task, device)
     sizes = [sizes] if isinstance(sizes, int) else list(sizes)
     if not sizes or min(sizes) < 1 or max(sizes) > len(zoo.sources) or n_stars < 1: raise SettingsError(f"The zoo {zoo.path} holds {len(zoo.sources)} source models; sizes must lie between 1 and that, found {sizes}, and n_stars be at least 1.")

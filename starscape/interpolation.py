@@ -89,7 +89,9 @@ def own_statistics(norms: Sequence[_BatchNorm]) -> Iterator[dict[_BatchNorm, lis
     try:
         yield seen
         for norm, found in seen.items():
-            if found: norm.running_mean.copy_(torch.stack([m for m, _ in found]).mean(0)); norm.running_var.copy_(torch.stack([v for _, v in found]).mean(0))
+            if not found: continue
+            for own, moments in zip((norm.running_mean, norm.running_var), zip(*found)): own.copy_(torch.stack(moments).mean(0))
+            norm.num_batches_tracked.fill_(len(found))
     finally:
         for hook in hooks: hook.remove()
 

@@ -23,7 +23,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
-from .barriers import Lines, Matching, _zoo
+from .barriers import Lines, Matching
 from .data import SettingsError, Task, check_whole, progress
 from .evaluation import Affine
 from .zoo import Zoo, digest_of
@@ -162,7 +162,7 @@ def loss_planes(
     "The plane of `loss_plane` on finer and finer grids; the last one is that of `loss_plane`. Coarse pictures need a resolution such as 17, 25, 33 or 49."
     _check_grid(resolution, "margin", margin, "a share of the plane's size, at least 0", margin == 0)
     if isinstance(names, str) or not isinstance(names, Iterable): raise SettingsError(f"A plane goes through three different models, given as a list of their names; found {names!r}.")
-    zoo, names = _zoo(zoo), tuple(names)
+    zoo, names = Zoo.open(zoo), tuple(names)
     if len(names) != 3 or len(set(names)) != 3: raise SettingsError(f"A plane goes through three different models, found {', '.join(map(str, names)) or 'none'}.")
     if isinstance(models, str): models = (models,)
     matching = Matching.of(align, to=align_to, n_restarts=n_restarts, select=select, seed=seed)
@@ -321,7 +321,7 @@ def directions_plane(
     "Loss and accuracy around one model: along two filter-normalised random directions, or the two in which the training loss curves most."
     if directions not in DIRECTIONS: raise SettingsError(f"directions is 'random' or 'hessian', found {directions!r}.")
     _check_grid(resolution, "extent", extent, "a length in units of the directions, positive and finite")
-    zoo = _zoo(zoo)
+    zoo = Zoo.open(zoo)
     lines = Lines(zoo, [(name, name)], task, Matching(None), splits, batchnorm, memory_fraction, device, cached)
     module, state = zoo.network(name), zoo.state(name)
     if directions == "random":

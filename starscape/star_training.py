@@ -146,7 +146,7 @@ def train_star(
     seed_of(seed)
     recipe = Recipe() if recipe is None else recipe
     _check_kinds(task, recipe)
-    zoo, device, name = Zoo(zoo), best_device(device), name or f"star-{seed:03}"
+    zoo, device, name = Zoo.open(zoo), best_device(device), name or f"star-{seed:03}"
     sources = zoo.sources if sources is None else _checked_sources(sources)
     network, options = _common_network(zoo, sources), dict(t=t, mu=mu, realign_every=realign_every, init=init, pairs=pairs, ema=ema, align_ahead=align_ahead)
     _check_options(task, recipe, memory=memory, **options)

@@ -118,7 +118,7 @@ def posterior_of(
     device: str | torch.device | None = None,  # where the states are held
 ) -> Posterior:
     "A posterior over the models of a zoo. Raises `ZooError` where the zoo lacks what it takes, `SettingsError` for a network without dropout."
-    zoo, device = Zoo(zoo), best_device(device)
+    zoo, device = Zoo.open(zoo), best_device(device)
     lookup("posterior", name, POSTERIORS)
     star = star or next(iter(zoo.stars), None)
     if star is None and name in ("star", "gaussian"): raise ZooError(f"The zoo {zoo.path} holds no star model, which the {name} posterior is built on. Train one first: train_star(task, zoo).")
@@ -324,7 +324,7 @@ class _Work:
     "What the draws of several posteriors share: the network, the inputs, the labels."
 
     def __init__(self, zoo, task, posterior, star=None, sources=None, ood=None, split="test", batchnorm="cumulative", seed=0, device=None):
-        self.zoo, device = Zoo(zoo), best_device(device)
+        self.zoo, device = Zoo.open(zoo), best_device(device)
         wanted = [posterior] if isinstance(posterior, (str, Posterior)) else list(posterior)
         self.posteriors = [p if isinstance(p, Posterior) else posterior_of(self.zoo, task, p, star=star, sources=sources, device=device) for p in wanted]
         star = star or next(iter(self.zoo.stars), None)

@@ -427,7 +427,7 @@ class BarrierExplorer(Panel):
         points: int | Sequence[float] = 21,  # positions on each line that it shows and asks for
         **traits,  # to begin with: metric="accuracy", …
     ):
-        self.zoo, self.task, self.points = None if isinstance(zoo, pd.DataFrame) else Zoo(zoo), _given_task(task), points
+        self.zoo, self.task, self.points = None if isinstance(zoo, pd.DataFrame) else Zoo.open(zoo), _given_task(task), points
         frame, left = (zoo, "") if self.zoo is None else _cached(self.zoo, task, points)
         self.frame = check_sweep(frame)
         self.roles = model_roles(self.frame) if self.zoo is None else _by_role({name: self.zoo.metadata(name)["role"] for name in self.zoo.names})
@@ -580,7 +580,7 @@ class LossPlaneExplorer(Panel):
         **traits,  # to begin with: metric="accuracy", …
     ):
         self.result, self.task = (zoo, task) if hasattr(zoo, "points") else (None, task)
-        self.zoo = None if self.result is not None else Zoo(zoo)
+        self.zoo = None if self.result is not None else Zoo.open(zoo)
         self._asked, self._pointer = None, None
         if self.zoo is None: roles = dict(zip(self.result.points.name, self.result.points.role))
         else: roles = {name: self.zoo.metadata(name)["role"] for name in self.zoo.names}
@@ -775,7 +775,7 @@ class UncertaintyExplorer(Panel):
         **traits,  # to begin with: samples=8, …
     ):
         self.frame = zoo if isinstance(zoo, pd.DataFrame) else pd.DataFrame(columns=["posterior", "n_samples", "repeat", *SCORES])
-        self.zoo, self.task = None if isinstance(zoo, pd.DataFrame) else Zoo(zoo), task
+        self.zoo, self.task = None if isinstance(zoo, pd.DataFrame) else Zoo.open(zoo), task
         self.roles = {} if self.zoo is None else _by_role({n: self.zoo.metadata(n)["role"] for n in self.zoo.names})
         packed = pack_predictions(predictions, task.test_y.numpy(force=True), task.test_x.numpy(force=True)) if predictions else {}
         start = dict(scores=pack_scores(self.frame), live=self.zoo is not None, selection=[n for n, r in self.roles.items() if r in ("star", "source")])
@@ -875,7 +875,7 @@ class StarDashboard(Panel):
         task: Task | None = None,  # what to measure on; what the models were trained on if not given
         panels: Mapping[str, Panel] | None = None,  # other panels than the three, by tab name
     ):
-        n, note = (3, "") if panels else (len(Zoo(zoo)), "")
+        n, note = (3, "") if panels else (len(Zoo.open(zoo)), "")
         if n < 3: note = f"There is no tab for the loss plane: a plane goes through three models, and this zoo holds {n}."
         self.panels = dict(panels) if panels else {
             "Barriers": BarrierExplorer(zoo, task), **({} if note else {"Loss plane": LossPlaneExplorer(zoo, task=task)}), "Uncertainty": UncertaintyExplorer(zoo, task)}

@@ -293,6 +293,13 @@ class Zoo:
         self._ours: dict[str, tuple] = {}
 
     @classmethod
+    def open(cls, zoo: "Zoo | str | Path") -> "Zoo":
+        "The zoo in a folder that is there. A zoo that is one already keeps what it knows of its files."
+        if isinstance(zoo, Zoo): return zoo
+        if not Path(zoo).expanduser().is_dir(): raise ZooError(f"There is no zoo {zoo}: no such folder. Zoo({str(zoo)!r}) makes one.")
+        return cls(zoo)
+
+    @classmethod
     def example(cls, path: str | Path | None = None) -> "Zoo":
         "A small ready zoo (MLPs on digits: sources, held-outs, a star) that comes with the package, copied to `path` or to a new temporary folder."
         import tempfile

@@ -25,6 +25,8 @@ from starscape.data import DataError, SettingsError, StarscapeError, StateError,
 from starscape.networks import Network
 from starscape.star_training import train_star
 from starscape.training import Recipe, train, train_population
+from starscape.uncertainty import bma
+from starscape.viz import BarrierExplorer, StarDashboard
 from starscape.zoo import Zoo
 
 NETWORK = Network("mlp", width=6, depth=2, input_shape=[1, 4, 4], num_classes=3)
@@ -429,6 +431,8 @@ LINE = pd.DataFrame({"first": "a", "second": "b", "split": "train", "t": [0.0, 0
 for name, frame, words in (("without its start", LINE[1:], "lacks an end"), ("without its end", LINE[:2], "lacks an end"), ("of one point", LINE[:1], "lacks an end"), ("without losses", LINE.drop(columns="loss"), "lacks loss")):
     case(f"a line {name}", DataError, words, lambda s, f=frame: lambda: barriers(f))
 case("barriers of a zoo on nothing", SettingsError, "barriers\\(zoo, pairs, task\\)", lambda s: lambda: barriers(s.zoo))
+for name, call in (("a panel", BarrierExplorer), ("all panels", StarDashboard), ("a star", lambda zoo: train_star(load_task("digits"), zoo)), ("model averaging", lambda zoo: bma(zoo, load_task("digits")))):
+    case(f"{name} of a folder that is not there", ZooError, "no such folder", lambda s, call=call: lambda: call("nowhere/at-all"))
 case("adaptive barriers of unknown models", UnknownName, "no model", lambda s: lambda: adaptive_barriers(s.zoo, [("star-000", "nobody")], s.task))
 
 

@@ -676,6 +676,18 @@ def test_a_difference_is_of_the_same_models():
     assert alone.difference == pytest.approx(0.3) and np.isnan(alone.low) and np.isnan(alone.high)
 
 
+def test_a_line_without_a_loss_is_not_left_out_of_a_mean():
+    rows = [dict(first="a", second=f"m{i}", pair="star-heldout", aligned=True, split="test", t=t, loss=np.nan if (i, t) == (1, 0.5) else 1 + i + t * (1 - t), accuracy=0.5)
+            for i in range(3) for t in (0.0, 0.5, 1.0)]
+    frame = barriers(pd.DataFrame(rows))
+    assert frame.loss_barrier.isna().tolist() == [False, True, False]
+    table = summarise(frame)
+    assert table.n[0] == 3 and np.isnan(table.loss_barrier_mean[0]) and table.first_loss_mean[0] == pytest.approx(2)
+    other = frame.assign(pair="regular-regular", loss_barrier=frame.loss_barrier.fillna(0.25) + 1)
+    found = differences(pd.concat([frame, other])).iloc[0]
+    assert np.isnan(found.difference) and np.isnan(found.low)
+
+
 def test_one_weights_file_under_two_networks_is_measured_twice(tmp_path, monkeypatch):
     "What is cached is of a network and its weights."
     builders = {f"with {act.__name__}": lambda act=act: nn.Sequential(nn.Flatten(), nn.Linear(64, 8), act(), nn.Linear(8, 10)) for act in (nn.ReLU, nn.Tanh)}
@@ -729,6 +741,32 @@ def test_adaptive_barriers_keep_their_promise_on_stale_statistics(resnets):
     full = barriers(sweep(resnets, pairs, task, **settings))
     found = adaptive_barriers(resnets, pairs, task, **settings)
     assert (full.loss_barrier - found.loss_barrier <= found.missed + 1e-5).all()
+
+
+class Wave(nn.Module):
+    def forward(self, x):
+        return torch.sin(2 * x)
+
+
+def test_adaptive_barriers_of_rough_lines_on_uneven_grids(tmp_path, monkeypatch):
+    "Waves that the first scan is too coarse for: it tells, and scans more."
+    monkeypatch.setitem(network_builders, "waves", lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 24), Wave(), nn.Linear(24, 10)))
+    zoo = train_population(DIGITS, Network("waves"), Recipe(epochs=5), tmp_path / "zoo", n_sources=1, n_heldout=2)
+    grid = [0, *np.sort(np.random.default_rng(0).random(60)).tolist(), 1]
+    settings = dict(points=grid, align=False, cached=False)
+    full, found = barriers(sweep(zoo, "source-heldout", DIGITS, **settings)), adaptive_barriers(zoo, "source-heldout", DIGITS, **settings)
+    short = full.loss_barrier - found.loss_barrier
+    assert (short > -1e-5).all() and (short <= found.missed + 1e-5).all()
+    assert (found.missed <= np.maximum(0.002, 0.05 * found.loss_barrier) + 1e-9).all() and (found.evaluations < 20).all()
+
+
+@pytest.mark.parametrize("splits", [("test",), ("test", "train"), "train"])
+def test_adaptive_barriers_of_some_splits(resnets, splits):
+    settings = dict(points=21, splits=splits, cached=False)
+    full, found = barriers(sweep(resnets, "source-heldout", DIGITS, **settings)), adaptive_barriers(resnets, "source-heldout", DIGITS, **settings)
+    assert list(full.split) == list(found.split)
+    assert (full.loss_barrier - found.loss_barrier <= found.missed + 1e-5).all()
+    np.testing.assert_allclose(found.first_accuracy, full.first_accuracy, rtol=1e-6)
 
 
 def test_adaptive_barriers_that_are_tiny(mlps):

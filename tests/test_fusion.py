@@ -153,7 +153,9 @@ def test_errors_say_what_to_do(zoo, digits, tmp_path):
     for bad in ([4], [0], []):
         with pytest.raises(SettingsError, match="holds 3 source models"):
             fusion_table(zoo, digits, bad)
+    with pytest.raises(ZooError, match="no such folder"):
+        fusion_table(tmp_path / "nowhere", digits)
     with pytest.raises(ZooError, match="no source models"):
-        fusion_table(tmp_path / "empty", digits)
+        fusion_table(tmp_path, digits)
     with pytest.raises(SettingsError, match="at least one"):
         soup([])
