@@ -538,12 +538,11 @@ def _chosen(nats: Tensor, m: int, order: Tensor) -> tuple[Tensor, int]:
     others[top] = False
     return torch.cat([top, order[others[order]][: m - k]]), k
 
-def _search(scan: Callable[[Sequence[int]], _Scan], ts, ends, evaluate, references: Mapping[int, tuple], z: float, bias: float, tolerance: float, floor: float) -> tuple[dict, np.ndarray]:
+def _search(seen: _Scan, scan: Callable[[Iterable[int]], _Scan], ts, ends, evaluate, references: Mapping[int, tuple], z: float, bias: float, tolerance: float, floor: float) -> tuple[dict, np.ndarray]:
     """Evaluate until the highest rise of every split is found: (loss, accuracy) by position, and what may be missed, (splits,).
 
-    `scan` scans some positions, beside those that it has scanned before; `references` are positions that are known already
-    and comparable with those in between."""
-    seen = scan(())
+    `scan` scans some positions beside those `seen`; `references` are positions that are known already and comparable with
+    those in between."""
     known = {0: ends[0], len(ts) - 1: ends[1]} | dict(references)  # position -> (loss, accuracy), each (splits,)
     chord = np.outer(ends[0][0], 1 - ts) + np.outer(ends[1][0], ts)
     rise = lambda i: known[i][0] - chord[:, i]
@@ -651,15 +650,18 @@ def _adaptive(lines: Lines, first: str, second: str, ts: Tensor, m: int, seed: i
     few = evaluator.few(where.to(lines.device), of_statistics.to(lines.device))
     # with BatchNorm the ends have statistics of their own, and half-way those of all examples, which say nothing of the losses in between
     plain = lines.batchnorm in ("none", "keep")
-    scanned = dict(zip((0, middle, last), nats[:, where])) if plain else {}
-    grid, halves = tuple(ts.tolist()), (np.linspace(0 if plain else 1, middle, _SCANNED // 2 + 1), np.linspace(middle, last if plain else last - 1, _SCANNED // 2 + 1))
+    places, scanned = ([0, middle, last], nats[:, where]) if plain else ([], nats[:0, where])
+    start, stop, grid = (0, last, tuple(ts.tolist())) if plain else (1, last - 1, tuple(ts.tolist()))
+    spaced = np.rint([np.linspace(start, middle, _SCANNED // 2 + 1), np.linspace(middle, stop, _SCANNED // 2 + 1)]).astype(int).flat
+    first = range(start, stop + 1) if stop - start < few.stack else sorted(set(spaced))  # what is stacked costs little more
 
-    def scan(positions: Sequence[int]) -> _Scan:
-        new = [i for i in (map(int, positions) if len(positions) else sorted({int(i) for i in np.rint(halves).flat})) if i not in scanned]
-        if new: scanned.update(zip(new, few.each(at, ts[new], [True] * len(new))[0]))
-        found = torch.stack([scanned[i] for i in sorted(scanned)]).double().numpy()
-        return _Scan(tuple(sorted(scanned)), grid, np.split(found, np.cumsum([len(r) for r in rows])[:-1], axis=1), list(tops), sizes)
+    def scan(positions: Iterable[int]) -> _Scan:
+        nonlocal places, scanned
+        new = [int(i) for i in positions if i not in places]
+        if new: places, scanned = places + new, torch.cat([scanned, few.each(at, ts[new], [True] * len(new))[0]])
+        found = scanned.double().numpy()[np.argsort(places)]
+        return _Scan(tuple(sorted(places)), grid, np.split(found, np.cumsum([len(r) for r in rows])[:-1], axis=1), list(tops), sizes)
 
     references = {i: known[i] for i in known if plain or i == middle}
     evaluate = lambda i: tuple(v[:, 0].numpy() for v in evaluator.measure(at, ts[[i]], [True]))
-    return _search(scan, ts.numpy(), (known[0], known[last]), evaluate, references, *margins, tolerance, floor)
+    return _search(scan(first), scan, ts.numpy(), (known[0], known[last]), evaluate, references, *margins, tolerance, floor)
