@@ -590,7 +590,7 @@ def adaptive_barriers(
     n_restarts: int = 1,
     select: str = "objective",
     batchnorm: str = "cumulative",
-    sample: int = 96,  # examples of each split in the scan
+    sample: int = 128,  # examples of each split in the scan
     tolerance: float = 0.05,  # what may be missed, as a share of the barrier …
     floor: float = 0.002,  # … or in nats, whichever is more
     z: float = 3.0,  # standard errors in the margins
@@ -653,7 +653,6 @@ def _adaptive(lines: Lines, first: str, second: str, ts: Tensor, m: int, seed: i
     places, scanned = ([0, middle, last], nats[:, where]) if plain else ([], nats[:0, where])
     start, stop, grid = (0, last, tuple(ts.tolist())) if plain else (1, last - 1, tuple(ts.tolist()))
     spaced = np.rint([np.linspace(start, middle, _SCANNED // 2 + 1), np.linspace(middle, stop, _SCANNED // 2 + 1)]).astype(int).flat
-    first = range(start, stop + 1) if stop - start < few.stack else sorted(set(spaced))  # what is stacked costs little more
 
     def scan(positions: Iterable[int]) -> _Scan:
         nonlocal places, scanned
@@ -664,4 +663,4 @@ def _adaptive(lines: Lines, first: str, second: str, ts: Tensor, m: int, seed: i
 
     references = {i: known[i] for i in known if plain or i == middle}
     evaluate = lambda i: tuple(v[:, 0].numpy() for v in evaluator.measure(at, ts[[i]], [True]))
-    return _search(scan(first), scan, ts.numpy(), (known[0], known[last]), evaluate, references, *margins, tolerance, floor)
+    return _search(scan(sorted(set(spaced))), scan, ts.numpy(), (known[0], known[last]), evaluate, references, *margins, tolerance, floor)

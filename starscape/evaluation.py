@@ -151,7 +151,9 @@ def _overwrite(traced: GraphModule, fast: bool, patches: int) -> set[Node]:
 # %% ../nbs/02ca_evaluation.ipynb #e664f905
 def foldable(module: nn.Module) -> list[tuple[str, str]]:
     "Names of the convolutions, and of the BatchNorm layers behind them, that can be computed as one."
-    traced = _traced(module)
+    return _foldable(module, _traced(module))
+
+def _foldable(module: nn.Module, traced: GraphModule | None) -> list[tuple[str, str]]:
     if traced is None: return []  # such a network is run as it is
     nodes = list(traced.graph.nodes)
     layers, calls = dict(module.named_modules()), Counter(n.target for n in nodes if n.op == "call_module")
@@ -166,19 +168,18 @@ def foldable(module: nn.Module) -> list[tuple[str, str]]:
 class _Folded:
     "The module with its BatchNorm layers folded into convolutions, and as little fresh memory as can be. Shares all other tensors with it."
 
-    def __init__(self, module: nn.Module, fast: bool, patches: int):
-        pairs = foldable(module)
+    def __init__(self, module: nn.Module, traced: GraphModule | None, fast: bool, patches: int):
+        pairs = _foldable(module, traced)
         self.layers = [tuple(map(module.get_submodule, pair)) for pair in pairs]
-        self.module = copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
+        whole = module if traced is None else traced
+        self.module = copy.deepcopy(whole, {id(t): t for m in (module, whole) for t in (*m.parameters(), *m.buffers())})
         self.targets = [self.module.get_submodule(conv) for conv, _ in pairs]
         for (conv, norm), target in zip(self.layers, self.targets):
             target.weight = nn.Parameter(torch.empty_like(conv.weight), requires_grad=False)
             target.bias = nn.Parameter(torch.empty_like(norm.running_mean), requires_grad=False)
         for _, norm in pairs: self.module.set_submodule(norm, nn.Identity())
-        traced = _traced(self.module.eval())
-        if traced is not None:
-            _overwrite(traced, fast, patches)
-            self.module = traced
+        self.module.eval()
+        if traced is not None: _overwrite(self.module, fast, patches)
 
     def refresh(self) -> nn.Module:
         "Fold the weights as they are now."
@@ -251,9 +252,9 @@ class _Statistics:
 class _Layerwise:
     "A network in eval mode, cut before each BatchNorm layer; shares its tensors. `ValueError` if it cannot be cut."
 
-    def __init__(self, module: nn.Module, norms: Sequence[_BatchNorm], fast: bool, patches: int):
-        traced = _traced(module)
+    def __init__(self, traced: GraphModule | None, norms: Sequence[_BatchNorm], fast: bool, patches: int):
         if traced is None: raise ValueError("its code cannot be traced")
+        traced = GraphModule(traced, copy.deepcopy(traced.graph))
         layers, graph = dict(traced.named_modules()), traced.graph
         found = [n for n in graph.nodes if n.op == "call_module" and isinstance(layers[n.target], _BatchNorm) and layers[n.target].track_running_stats]
         if {layers[n.target] for n in found} != set(norms) or len(found) != len(norms) or any(len(n.all_input_nodes) != 1 for n in found): raise ValueError("a BatchNorm layer is not used exactly once")
@@ -383,10 +384,11 @@ class Evaluator:
         first = next((i for i, layer in enumerate(self.body) if isinstance(layer, nn.Linear)), None) if self.last else None
         self.inlet, self.rest = (None, None) if first is None else (self.body[: first + 1], self.body[first + 1 :])  # what is affine in its weights, and what follows
         budget = int(memory_fraction * _free_memory(task.device))
-        self.folded = None if self.chain else _Folded(self.module, self.channels_last, budget // 4)
+        traced = None if self.chain else _traced(self.module)
+        self.folded = None if self.chain else _Folded(self.module, traced, self.channels_last, budget // 4)
         self.calibrates, self.layerwise, self.momentum = bool(self.norms) and batchnorm == "cumulative", None, 0.1
         if self.calibrates:
-            with contextlib.suppress(ValueError): self.layerwise = _Layerwise(self.module, self.norms, self.channels_last, budget // 4)
+            with contextlib.suppress(ValueError): self.layerwise = _Layerwise(traced, self.norms, self.channels_last, budget // 4)
         bytes_each = _example_bytes(self.module, task.train_x)
         self._most, self._floats, self._budget = max(1, budget // bytes_each), max(1, bytes_each // 16), budget
         self._states = max(1, budget // (4 * sum(t.numel() * t.element_size() for t in self.tensors.values()) + 1))  # stacked, with what is made on the way to them
