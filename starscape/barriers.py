@@ -513,7 +513,7 @@ class _Scan:
             found.append(((top + (n - k) * mean) / n, ((n - k) / n) ** 2 * (1 / m - 1 / (n - k)) / (m - 1) * (apart @ apart.T)))
         return tuple(map(np.array, zip(*found)))
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def _spline(at: tuple[int, ...], ts: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of values at some positions: the matrix that gives those at all, (positions, scanned); that which gives the errors of a
     spline through every second one, (scanned, scanned); and which of these errors are near a position in between, (positions, scanned)."""
@@ -602,9 +602,9 @@ def adaptive_barriers(
     """Barriers like those of `barriers(sweep(…))` from a fraction of the evaluations.
 
     The columns of `barriers`, and: `missed`, by how much the loss barrier on this grid may at most be higher (a confidence
-    bound of `z` standard errors, a third more with BatchNorm), and `evaluations`, how many positions were evaluated on all data. The loss barrier is
-    always a measured rise, never an estimate. Accuracy barrier, highest loss and lowest accuracy are those of the
-    evaluated positions."""
+    bound of `z` standard errors, a third more with BatchNorm, and of what a spline between scanned positions may be off), and
+    `evaluations`, how many positions were evaluated on all data. The loss barrier is always a measured rise, never an
+    estimate. Accuracy barrier, highest loss and lowest accuracy are those of the evaluated positions."""
     zoo, ts = Zoo.open(zoo), t_grid(points)
     pairs, matching = _pairs(zoo, pairs), Matching.of(align, to=align_to, n_restarts=n_restarts, select=select, seed=seed)
     if not tolerance >= 0 or not floor > 0 or not z > 0: raise SettingsError(f"tolerance is at least 0, floor and z are positive, found {tolerance}, {floor} and {z}.")
