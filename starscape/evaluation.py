@@ -78,14 +78,15 @@ def _every_few_pixels(layer: nn.Conv2d, x: Tensor) -> Tensor:
 _PATCHES = 2**28  # bytes that are kept of one layer's patches, at the most
 
 def _of_gray_data(layer: nn.Conv2d, kept: dict, limit: int, x: Tensor) -> Tensor:
-    "A convolution of images with one channel: on a CPU a product with their patches, which are the same at every point and kept, if they are not too many."
+    "A convolution of images with one channel: on a CPU a product with their patches, which are the same at every point and kept, the latest of them, if they are not too many."
     if not _on_cpu_channels_last(x): return layer.forward(x)
     key = x.data_ptr(), x.shape
     if key in kept: patches = kept[key][1]
     else:
         (height, width), (down, right), (top, left) = layer.kernel_size, layer.stride, layer.padding
         patches = F.pad(x[:, 0], (left, left, top, top)).unfold(1, height, down).unfold(2, width, right).reshape(-1, height * width)  # (images × pixels, kernel entries)
-        if sum(p.nbytes for _, p in kept.values()) + patches.nbytes <= limit: kept[key] = x, patches  # as long as x is kept, no other data can lie there
+        while kept and sum(p.nbytes for _, p in kept.values()) + patches.nbytes > limit: del kept[next(iter(kept))]  # the oldest go: other data are at hand now
+        if patches.nbytes <= limit: kept[key] = x, patches  # as long as x is kept, no other data can lie there
     size = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip(x.shape[2:], layer.padding, layer.kernel_size, layer.stride))
     return _images(F.linear(patches, layer.weight.flatten(1), layer.bias), (len(x), *size))
 
