@@ -268,8 +268,10 @@ def test_errors_say_what_to_do(zoo, digits, tmp_path):
     assert bma(zoo, digits, "ensemble", np.int64(2), np.int64(1), cached=False).n_samples.tolist() == [2]
     with pytest.raises(SettingsError, match="dropout"):
         bma(zoo, digits, "dropout")
+    with pytest.raises(ZooError, match="no such folder"):
+        bma(tmp_path / "nowhere", digits, "ensemble")
     with pytest.raises(ZooError, match="no source models"):
-        bma(tmp_path / "empty", digits, "ensemble")
+        bma(tmp_path, digits, "ensemble")
     bare = Zoo(tmp_path / "bare")
     bare.add("source-000", zoo.state("source-000"), role="source", network=zoo.network_of("source-000"))
     with pytest.raises(ZooError, match="train_star"):
