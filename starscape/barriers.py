@@ -651,8 +651,8 @@ def _adaptive(lines: Lines, first: str, second: str, ts: Tensor, m: int, seed: i
     # with BatchNorm the ends have statistics of their own, and half-way those of all examples, which say nothing of the losses in between
     plain = lines.batchnorm in ("none", "keep")
     places, scanned = ([0, middle, last], nats[:, where]) if plain else ([], nats[:0, where])
-    start, stop, grid = (0, last, tuple(ts.tolist())) if plain else (1, last - 1, tuple(ts.tolist()))
-    spaced = np.rint([np.linspace(start, middle, _SCANNED // 2 + 1), np.linspace(middle, stop, _SCANNED // 2 + 1)]).astype(int).flat
+    left, right = (0, last) if plain else (1, last - 1)
+    grid, spaced = tuple(ts.tolist()), np.rint(np.linspace([left, middle], [middle, right], _SCANNED // 2 + 1)).astype(int).flat
 
     def scan(positions: Iterable[int]) -> _Scan:
         nonlocal places, scanned
