@@ -29,9 +29,9 @@ from .distributed import fan_out, worker_device
 from .evaluation import Affine, Evaluator
 from .interpolation import BATCHNORM_MODES, CALIBRATION, check_inputs, has_batchnorm, interpolate, symmetry_for
 from .matching import Matcher, match_activations, match_weights
-from .networks import Network, network_builders, register_network, stack
+from .networks import Network, is_linear_chain, network_builders, register_network, stack
 from .star_training import _common_network
-from .symmetry import Element, Permutation
+from .symmetry import Element, Permutation, PermutationSymmetry
 from .zoo import Zoo, check_state, digest_of
 
 # %% ../nbs/04_barriers.ipynb #5ec79d55
@@ -128,10 +128,10 @@ def alignment(
 ) -> Permutation:
     "The permutation that brings `second` to `first`; computed once."
     zoo, matching = Zoo.open(zoo), matching or Matching(seed=seed)
-    symmetry, named = symmetry_for(zoo.network_of(first), task), isinstance(matching.method, str)
-    key = dict(first=zoo.digest(first), second=zoo.digest(second), network=zoo.network_of(first).to_json(), **matching.key(task)) if named else None
+    network, named = zoo.network_of(first), isinstance(matching.method, str)
+    key = dict(first=zoo.digest(first), second=zoo.digest(second), network=network.to_json(), **matching.key(task)) if named else None
     if named and (found := zoo.cache_get("permutation", key)) is not None: return {g: torch.from_numpy(p) for g, p in found.items()}
-    a, b = zoo.state(first), zoo.state(second)
+    symmetry, a, b = symmetry_for(network, task), zoo.state(first), zoo.state(second)
     if not named:
         permutation = matching.method(symmetry, a, b)
         if not isinstance(permutation, (Mapping, Element)): raise SettingsError(f"A function to align by takes (symmetry, reference_state, state) and returns a permutation; {matching} returned {type(permutation).__name__}.")
@@ -251,8 +251,10 @@ def sweep_pairs(
 
 # %% ../nbs/04_barriers.ipynb #5bb00a52
 @lru_cache(maxsize=64)
-def _normalises(network: Network, builder: Callable | None) -> bool:
-    return has_batchnorm(network.build())
+def _kind_of(network: Network, builder: Callable | None) -> tuple[bool, bool]:
+    "Whether it has BatchNorm statistics, and whether it is a plain chain of linear layers."
+    module = network.build()
+    return has_batchnorm(module), is_linear_chain(module)
 
 class Lines:
     "Lines between models of one network: what the pairs of a sweep share. Nothing is moved or evaluated before it is needed."
@@ -267,7 +269,8 @@ class Lines:
         self.zoo, self.task, self.matching, self.splits, self.memory_fraction, self.device, self.cached = zoo, task, matching, splits, memory_fraction, best_device(device), cached
         names = [n for pair in pairs for n in pair] + ([matching.to] if matching.to else [])
         self.network = _common_network(zoo, list(dict.fromkeys(names)))
-        self.batchnorm = batchnorm if _normalises(self.network, network_builders.get(self.network.name)) else "none"
+        normalised, self.chain = _kind_of(self.network, network_builders.get(self.network.name))
+        self.batchnorm = batchnorm if normalised else "none"
         self._evaluator, self._own, self._read = None, {}, {}
 
     @cached_property
@@ -276,6 +279,10 @@ class Lines:
         module = self.network.build().eval()
         check_inputs(module, self.task.train_x[:2].cpu(), self.task.num_classes)
         return module
+
+    @cached_property
+    def symmetry(self) -> PermutationSymmetry:
+        return symmetry_for(self.network, self.task)
 
     @property
     def evaluator(self) -> Evaluator:
@@ -289,8 +296,7 @@ class Lines:
         "Both ends, aligned, on the device."
         states = [self._state(n) for n in (first, second)]
         permutations = self._permutations(first, second)
-        if permutations: symmetry = symmetry_for(self.network, self.task)
-        return [{k: v.to(self.device) for k, v in (symmetry.apply(permutations[i], state) if i in permutations else state).items()} for i, state in enumerate(states)]
+        return [{k: v.to(self.device) for k, v in (self.symmetry.apply(permutations[i], state) if i in permutations else state).items()} for i, state in enumerate(states)]
 
     def _state(self, name: str) -> dict[str, Tensor]:
         "A model as its file has it; the last few are kept, as the first of a pair is often that of the next."
@@ -329,10 +335,16 @@ class Lines:
 
     def own_each(self, name: str) -> tuple[Tensor, Tensor]:
         "Cross-entropy and correctness of every example, each (1, examples of all splits)."
-        if name in self._own: return self._own[name]
-        state = {k: v.to(self.device) for k, v in self._state(name).items()}
-        self._own[name] = self.evaluator.each(lambda i: stack([state]) if i.ndim else state, torch.zeros(1), [False])
+        if name not in self._own: self.and_own([name])
         return self._own[name]
+
+    def and_own(self, names: Iterable[str], *more: Callable[[], Mapping[str, Tensor]]) -> tuple[Tensor, Tensor]:
+        "Like `own_each`, of some more states, with fresh BatchNorm statistics; at the same time of those models that are not known yet."
+        new = [n for n in dict.fromkeys(names) if n not in self._own]
+        states = [lambda n=n: {k: v.to(self.device) for k, v in self._state(n).items()} for n in new] + [*more]
+        nats, right = self.evaluator.each(lambda i: stack([states[j]() for j in i]) if i.ndim else states[i](), torch.arange(len(states)), [False] * len(new) + [True] * len(more))
+        self._own |= {n: (nats[[i]], right[[i]]) for i, n in enumerate(new)}
+        return nats[len(new) :], right[len(new) :]
 
     def measure(self, first: str, second: str, ts: Tensor, report) -> tuple[Tensor, Tensor]:
         "Loss and accuracy, each (splits, T)."
@@ -483,11 +495,19 @@ class _Scan:
     tops: list[int]  # how many count most
     sizes: list[int]  # examples in the whole splits
 
-    def margins(self, r: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        "How much more the loss is at every position than at r, the standard error of that, and what the splines may be off, each (splits, positions)."
+    def margins(self, known: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        "How much more the loss is at every position than at some, the standard error of that, and what the splines may be off, each (known, splits, positions)."
+        through, loss, covariance, variance = self._everywhere
+        there = lambda values: values[:, known].T[:, :, None]
+        apart = variance + there(variance) - 2 * (covariance @ through[known].T).transpose(2, 0, 1)
+        return loss - there(loss), np.sqrt(np.maximum(apart, 0)), self.rough + there(self.rough)
+
+    @cached_property
+    def _everywhere(self) -> tuple[np.ndarray, ...]:
+        "The matrix of the splines, the loss at all positions, its error's covariances with the scanned ones and its variance."
         (loss, variance), through = self._moments, _spline(self.at, self.ts)[0]
-        apart = through - through[r]
-        return loss @ apart.T, np.sqrt(np.maximum(((apart @ variance) * apart).sum(-1), 0)), self.rough + self.rough[:, [r]]
+        covariance = through @ variance
+        return through, loss @ through.T, covariance, (covariance * through).sum(-1)
 
     @cached_property
     def rough(self) -> np.ndarray:
@@ -497,7 +517,7 @@ class _Scan:
 
     def nearer(self, positions: Sequence[int]) -> list[int]:
         "What to scan, to know more of some positions: these if they are few, or the middle of each gap between scanned positions that one of them lies in."
-        if len(positions) <= _SCANNED: return list(positions)
+        if len(positions) <= _NEARER: return list(positions)
         gaps = {int(np.searchsorted(self.at, i)) for i in positions}
         return [(self.at[j - 1] + self.at[j]) // 2 for j in sorted(gaps)]
 
@@ -529,54 +549,58 @@ def _spline(at: tuple[int, ...], ts: tuple[float, ...]) -> tuple[np.ndarray, np.
     near[list(at)] = False
     return through, wrong, near
 
+_NEARER = 6  # positions that are scanned at once where it is not clear which of them count, at the most
+
 def _chosen(nats: Tensor, m: int, order: Tensor) -> tuple[Tensor, int]:
     "Rows of m examples, given all losses at a few positions, (positions, examples): those with the highest losses first, then of the rest those that come first in a random order; and how many are of the first kind."
     n = nats.shape[1]
     if n <= m: return torch.arange(n), n
     k = max(0, min(m // 2, m - 2))  # a spread needs two
-    top, others = nats.max(0).values.topk(k).indices, torch.ones(n, dtype=torch.bool)
+    top, others = nats.amax(0).topk(k).indices, torch.ones(n, dtype=torch.bool)
     others[top] = False
+    order = order[:m]  # of these at least m - k are of the rest
     return torch.cat([top, order[others[order]][: m - k]]), k
 
-def _search(seen: _Scan, scan: Callable[[Iterable[int]], _Scan], ts, ends, evaluate, references: Mapping[int, tuple], z: float, bias: float, tolerance: float, floor: float) -> tuple[dict, np.ndarray]:
-    """Evaluate until the highest rise of every split is found: (loss, accuracy) by position, and what may be missed, (splits,).
+def _search(known: dict[int, tuple], seen: _Scan, scan: Callable[[Iterable[int]], _Scan], evaluate: Callable[[int], tuple], references: Sequence[int], z: float, bias: float, tolerance: float, floor: float) -> np.ndarray:
+    """Evaluate until the highest rise of every split is found; what may be missed, (splits,).
 
-    `scan` scans some positions beside those `seen`; `references` are positions that are known already and comparable with
-    those in between."""
-    known = {0: ends[0], len(ts) - 1: ends[1]} | dict(references)  # position -> (loss, accuracy), each (splits,)
-    chord = np.outer(ends[0][0], 1 - ts) + np.outer(ends[1][0], ts)
-    rise = lambda i: known[i][0] - chord[:, i]
-    widen, referred = 1.0, list(references)
+    `known` holds (loss, accuracy), each (splits,), by position: both ends at first, and what is evaluated. `scan` scans some
+    positions beside those `seen`; `references` are known positions that are comparable with those in between."""
+    ts, referred, widen = np.array(seen.ts), [*references], 1.0
+    chord = np.outer(known[0][0], 1 - ts) + np.outer(known[len(ts) - 1][0], ts)
+    rises = {i: loss - chord[:, i] for i, (loss, _) in known.items()}
 
-    def refer(r: int) -> tuple[np.ndarray, np.ndarray]:
-        "What knowing position r says of the rise everywhere, (splits, T), and how far that may be off."
-        mean, error, rough = seen.margins(r)
-        return rise(r)[:, None] + mean - chord + chord[:, [r]], z * error + bias * abs(mean) + rough
+    def refer(positions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        "What known positions say of the rise everywhere, and how far that may be off, each (known, splits, positions)."
+        mean, error, rough = seen.margins(positions)
+        return np.stack([known[r][0] for r in positions])[:, :, None] + mean - chord, z * error + bias * abs(mean) + rough
 
-    estimates = [refer(r) for r in referred]
+    middle, margin = refer(referred)
     while True:
-        best = np.max([rise(i) for i in known], axis=0)
-        upper = np.min([middle + widen * margin for middle, margin in estimates], axis=0)
-        upper[:, list(known)] = -np.inf
+        best = np.max([*rises.values()], axis=0)
+        upper = (middle + widen * margin).min(0)
+        upper[:, [*known]] = -np.inf
         missed, allowed = np.maximum(upper.max(1) - best, 0.0), np.maximum(floor, tolerance * np.maximum(best, 0))
         open_ = missed > allowed
-        if not open_.any(): return known, missed
+        if not open_.any(): return missed
         unsure = ((upper - best[:, None] > allowed[:, None]) & (seen.rough > allowed[:, None] / 4)).any(0).nonzero()[0]
         if len(unsure):  # a spline says too little here: scanning costs less than an evaluation
             seen = scan(seen.nearer(unsure))
-            estimates = [refer(r) for r in referred]
+            middle, margin = refer(referred)
             continue
-        s = int(np.argmax(np.where(open_, missed, -np.inf)))
-        i = int(upper[s].argmax())
+        i = int(upper[np.argmax(np.where(open_, missed, -np.inf))].argmax())
         known[i] = evaluate(i)
-        over = [((rise(i) - middle[:, i]) / np.maximum(margin[:, i], 1e-9))[margin[:, i] > 1e-9].max(initial=0.0) for middle, margin in estimates]
-        widen = max(widen, 1.25 * float(max(over)) if max(over) > widen else 0.0)  # more was found than the margins allowed for
+        rises[i] = known[i][0] - chord[:, i]
+        off, foreseen = rises[i] - middle[:, :, i], margin[:, :, i]
+        over = (off / np.maximum(foreseen, 1e-9))[foreseen > 1e-9].max(initial=0.0)
+        if over > widen: widen = 1.25 * float(over)  # more was found than the margins allowed for
         referred.append(i)
-        estimates.append(refer(i))
+        middle, margin = map(np.concatenate, zip((middle, margin), refer([i])))
+
 
 # %% ../nbs/04_barriers.ipynb #fa21df75
 _STATISTICS = 128  # examples, at least, that BatchNorm statistics of a scan are computed on
-_SCANNED = 6  # gaps between the positions that are scanned at first
+_SCANNED = (-1, -0.5, -0.2, -0.1, 0, 0.1, 0.2, 0.5, 1)  # what is scanned at first: from end to end, closely about half-way, where barriers usually are
 
 def adaptive_barriers(
     zoo: "Zoo | str | Path",
@@ -590,7 +614,7 @@ def adaptive_barriers(
     n_restarts: int = 1,
     select: str = "objective",
     batchnorm: str = "cumulative",
-    sample: int = 128,  # examples of each split in the scan
+    sample: int | None = None,  # examples of each split in the scan; `None`: a 16th, but 128 to 1024, and 256 of MLPs, whose scans cost least
     tolerance: float = 0.05,  # what may be missed, as a share of the barrier …
     floor: float = 0.002,  # … or in nats, whichever is more
     z: float = 3.0,  # standard errors in the margins
@@ -608,59 +632,80 @@ def adaptive_barriers(
     zoo, ts = Zoo.open(zoo), t_grid(points)
     pairs, matching = _pairs(zoo, pairs), Matching.of(align, to=align_to, n_restarts=n_restarts, select=select, seed=seed)
     if not tolerance >= 0 or not floor > 0 or not z > 0: raise SettingsError(f"tolerance is at least 0, floor and z are positive, found {tolerance}, {floor} and {z}.")
-    if sample < 2: raise SettingsError(f"A spread needs two examples: sample is at least 2, found {sample}.")
+    if sample is not None and sample < 2: raise SettingsError(f"A spread needs two examples: sample is at least 2, found {sample}.")
     if not pairs: return pd.DataFrame(columns=[*BARRIER_COLUMNS, "missed", "evaluations"])
     lines, rows = Lines(zoo, pairs, task, matching, splits, batchnorm, memory_fraction, device, cached), []
-    # standard errors, and share of the difference itself, in a margin: a scan with BatchNorm statistics of a few examples is biased
-    margins = (z, 0.0) if lines.batchnorm in ("none", "keep") else (4 / 3 * z, 0.1)
+    search = _Adaptive(lines, ts, sample, seed, z, tolerance, floor)
     for first, second in progress(pairs, desc="searching barriers", unit="pair"):
-        key = lines.key(first, second, ts=ts.tolist(), scan=[sample, "by loss", "splines", _SCANNED, _STATISTICS], tolerance=tolerance, floor=floor, margins=margins, sampled=seed)
-        found = zoo.cache_get("adaptive", key) if cached else None
+        found = None
+        if cached:
+            key = lines.key(first, second, **search.key)
+            found = zoo.cache_get("adaptive", key)
         if found is None:
-            known, missed = _adaptive(lines, first, second, ts, sample, seed, margins, tolerance, floor)
-            at = sorted(known)
-            loss, accuracy = (torch.tensor(np.stack([known[i][j] for i in at], 1)) for j in (0, 1))
-            found = dict(at=torch.tensor(at), loss=loss, accuracy=accuracy, missed=torch.as_tensor(missed))
+            found = search(first, second)
             if cached and lines.evaluator.exact: zoo.cache_put("adaptive", key, found)
-        t = ts.numpy()[np.asarray(found["at"])]
+        t = ts.numpy()[found["at"]]
         line = lines.row(first, second)
         for s, split in enumerate(lines.splits):
             more = dict(missed=float(found["missed"][s]), evaluations=len(t))
-            rows.append(line | dict(split=split) | _heights(t, np.asarray(found["loss"])[s], np.asarray(found["accuracy"])[s]) | more)
+            rows.append(line | dict(split=split) | _heights(t, found["loss"][s], found["accuracy"][s]) | more)
     return pd.DataFrame(rows, columns=[*BARRIER_COLUMNS, "missed", "evaluations"])
 
-def _adaptive(lines: Lines, first: str, second: str, ts: Tensor, m: int, seed: int, margins, tolerance, floor) -> tuple[dict, np.ndarray]:
-    a, b = lines.states(first, second)
-    evaluator, last = lines.evaluator, len(ts) - 1
-    at = line_between(evaluator, a, b)
-    ends = [lines.own_each(name) for name in (first, second)]
-    found = lambda each: tuple(v[:, 0].numpy() for v in evaluator.means(*each))
-    known = dict(zip((0, last), map(found, ends)))
-    if last < 2: return known, np.zeros(len(lines.splits))
-    middle = 1 + int((ts[1:-1] - 0.5).abs().argmin())
-    halfway = evaluator.each(at, ts[[middle]], [True])
-    known[middle] = found(halfway)
-    # the examples to scan: those whose loss is high at an end or half-way, where most of the mean comes from, and some of the rest
-    generator, sizes = torch.Generator().manual_seed(seed), [len(lines.task.split(s)[1]) for s in lines.splits]
-    nats, starts = torch.cat([ends[0][0], halfway[0], ends[1][0]]), np.cumsum([0, *sizes]).tolist()
-    orders = {s: torch.randperm(n, generator=generator) for s, n in zip(lines.splits, sizes)}
-    rows, tops = zip(*(_chosen(nats[:, start : start + n], m, order) for start, n, order in zip(starts, sizes, orders.values())))
-    where = torch.cat([r + start for r, start in zip(rows, starts)])
-    of_statistics = (orders["train"] if "train" in orders else torch.randperm(len(evaluator.train), generator=generator))[: max(m, _STATISTICS)]
-    few = evaluator.few(where.to(lines.device), of_statistics.to(lines.device))
-    # with BatchNorm the ends have statistics of their own, and half-way those of all examples, which say nothing of the losses in between
-    plain = lines.batchnorm in ("none", "keep")
-    places, scanned = ([0, middle, last], nats[:, where]) if plain else ([], nats[:0, where])
-    left, right = (0, last) if plain else (1, last - 1)
-    grid, spaced = tuple(ts.tolist()), np.rint(np.linspace([left, middle], [middle, right], _SCANNED // 2 + 1)).astype(int).flat
+class _Adaptive:
+    "Adaptive searches on lines, with the same positions, sample and margins."
 
-    def scan(positions: Iterable[int]) -> _Scan:
-        nonlocal places, scanned
-        new = [int(i) for i in positions if i not in places]
-        if new: places, scanned = places + new, torch.cat([scanned, few.each(at, ts[new], [True] * len(new))[0]])
-        found = scanned.double().numpy()[np.argsort(places)]
-        return _Scan(tuple(sorted(places)), grid, np.split(found, np.cumsum([len(r) for r in rows])[:-1], axis=1), list(tops), sizes)
+    def __init__(self, lines: Lines, ts: Tensor, sample: int | None, seed: int, z: float, tolerance: float, floor: float):
+        self.lines, self.ts, self.seed = lines, ts, seed
+        take = lambda n: sample or min(1024, max(256 if lines.chain else 128, n // 16))
+        self.sizes = [len(lines.task.split(s)[1]) for s in lines.splits]
+        self.samples, self.of_statistics = [take(n) for n in self.sizes], max(take(len(lines.task.train_y)), _STATISTICS)
+        # with BatchNorm the ends have statistics of their own, which say nothing of the losses in between, and a scan with those of a few examples is biased
+        self.plain = lines.batchnorm in ("none", "keep")
+        self.allowed = (z, 0.0, tolerance, floor) if self.plain else (4 / 3 * z, 0.1, tolerance, floor)  # standard errors, and share of the difference itself, in a margin
+        last = len(ts) - 1
+        self.middle = 1 + int((ts[1:-1] - 0.5).abs().argmin()) if last > 1 else None
+        self.ends = (0, last) if self.plain else (1, last - 1)
+        self.key = dict(ts=ts.tolist(), scan=[self.samples, self.of_statistics, "by loss", "splines", _SCANNED], allowed=self.allowed, sampled=seed)
 
-    references = {i: known[i] for i in known if plain or i == middle}
-    evaluate = lambda i: tuple(v[:, 0].numpy() for v in evaluator.measure(at, ts[[i]], [True]))
-    return _search(scan(sorted(set(spaced))), scan, ts.numpy(), (known[0], known[last]), evaluate, references, *margins, tolerance, floor)
+    @cached_property
+    def drawn(self) -> tuple[list[Tensor], Tensor]:
+        "Examples of each split in a random order, and training data that BatchNorm statistics are computed on."
+        generator, task = torch.Generator().manual_seed(self.seed), self.lines.task
+        orders = {s: torch.randperm(n, generator=generator) for s, n in zip(self.lines.splits, self.sizes)}
+        train = orders["train"] if "train" in orders else torch.randperm(len(task.train_y), generator=generator)
+        return [*orders.values()], train[: self.of_statistics].to(self.lines.device)
+
+    def __call__(self, first: str, second: str) -> dict[str, np.ndarray]:
+        "Positions that were evaluated, `at`, loss and accuracy there, each (splits, positions), and what may be `missed`, (splits,)."
+        lines, ts, evaluator, last = self.lines, self.ts, self.lines.evaluator, len(self.ts) - 1
+        at = line_between(evaluator, *lines.states(first, second))
+        between = [] if self.middle is None else [self.middle]
+        halfway = lines.and_own((first, second), *[partial(at, ts[i]) for i in between])
+        nats, right = map(torch.cat, zip(lines.own_each(first), halfway, lines.own_each(second)))
+        known = dict(zip([0, *between, last], zip(*(values.T.numpy() for values in evaluator.means(nats, right)))))
+        missed = self._searched(at, nats, known) if between else np.zeros(len(lines.splits))
+        positions = sorted(known)
+        loss, accuracy = (np.stack([known[i][j] for i in positions], 1) for j in (0, 1))
+        return dict(at=np.array(positions), loss=loss, accuracy=accuracy, missed=missed)
+
+    def _searched(self, at: Affine, nats: Tensor, known: dict[int, tuple]) -> np.ndarray:
+        "What may be missed, (splits,), when all that must be known is; `nats` are the losses of all examples at those positions that are known already."
+        # the examples to scan: those whose loss is high at an end or half-way, where most of the mean comes from, and some of the rest
+        (orders, of_statistics), starts = self.drawn, np.cumsum([0, *self.sizes]).tolist()
+        rows, tops = zip(*map(_chosen, nats.split(self.sizes, 1), self.samples, orders))
+        where = torch.cat([r + start for r, start in zip(rows, starts)])
+        few = self.lines.evaluator.few(where.to(self.lines.device), of_statistics)
+        places, scanned = ([*known], nats.index_select(1, where)) if self.plain else ([], nats[:0, where])
+        parts, grid = np.cumsum([len(r) for r in rows])[:-1], tuple(self.key["ts"])
+
+        def scan(positions: Iterable[int]) -> _Scan:
+            nonlocal places, scanned
+            new = [int(i) for i in positions if i not in places]
+            if new: places, scanned = places + new, torch.cat([scanned, few.each(at, self.ts[new], [True] * len(new))[0]])
+            found = scanned.double().numpy()[np.argsort(places)]
+            return _Scan(tuple(sorted(places)), grid, np.split(found, parts, axis=1), list(tops), self.sizes)
+
+        evaluate = lambda i: tuple(v[:, 0].numpy() for v in self.lines.evaluator.measure(at, self.ts[[i]], [True]))
+        spaced = np.rint(np.interp(_SCANNED, (-1, 0, 1), (self.ends[0], self.middle, self.ends[1]))).astype(int).tolist()
+        return _search(known, scan(sorted(set(spaced))), scan, evaluate, [*known] if self.plain else [self.middle], *self.allowed)
+

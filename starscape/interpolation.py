@@ -59,8 +59,8 @@ def interpolate(
 ) -> dict[str, Tensor]:
     "The state at `t` on the straight line. Whole numbers (BatchNorm's batch counter) are the first state's."
     def between(a: Tensor, b: Tensor) -> Tensor:
-        a, b = a.expand(len(t), *a.shape), b.expand(len(t), *b.shape)
-        return torch.lerp(a, b, t.to(a).view(-1, *[1] * (a.ndim - 1))) if a.is_floating_point() or a.is_complex() else a.clone()
+        if not a.is_floating_point() and not a.is_complex(): return a.repeat(len(t), *[1] * a.ndim)
+        return torch.lerp(a, b, t.to(a).view(-1, *[1] * a.ndim))
     if isinstance(t, Tensor): return {k: between(v, second[k]) for k, v in first.items()}
     moving = [k for k, v in first.items() if v.is_floating_point() or v.is_complex()]
     mixed = dict(zip(moving, torch._foreach_lerp([first[k] for k in moving], [second[k] for k in moving], t))) if moving else {}

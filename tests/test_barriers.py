@@ -591,15 +591,15 @@ def test_a_scan_of_the_highest_losses_and_some_of_the_rest_estimates_the_mean():
     for seed in range(200):
         rows, k = _chosen(losses[:2], 100, torch.randperm(400, generator=torch.Generator().manual_seed(seed)))
         assert k == 50 and len(set(rows.tolist())) == 100
-        mean, error, rough = scan(rows, k).margins(0)
-        estimates.append(mean[0, 2])
-        errors.append(error[0, 2])
+        mean, error, rough = scan(rows, k).margins([0])
+        estimates.append(mean[0, 0, 2])
+        errors.append(error[0, 0, 2])
     true = float((losses[2] - losses[0]).mean())
     assert abs(np.mean(estimates) - true) < 4 * np.std(estimates) / 200**0.5
     np.testing.assert_allclose(np.mean(np.square(errors)) ** 0.5, np.std(estimates), rtol=0.2)
     rows, k = _chosen(losses, 400, torch.arange(400))
-    mean, error, rough = scan(rows, k).margins(0)
-    np.testing.assert_allclose(mean[0, 2], true, rtol=1e-5)
+    mean, error, rough = scan(rows, k).margins([0])
+    np.testing.assert_allclose(mean[0, 0, 2], true, rtol=1e-5)
     assert (error == 0).all() and (rough == 0).all()
 
 
