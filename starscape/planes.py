@@ -251,10 +251,9 @@ def filter_normalised(
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     r"A random direction $d$ with $\|d_{i}\| = \|\theta_{i}\|$ for each filter (row of a weight) $i$, and zero for biases, normalisation layers and buffers."
-    weights = {k for k, p in module.named_parameters() if p.ndim > 1}
     direction = {k: torch.zeros_like(v) for k, v in state.items()}
-    for k in direction:
-        if k not in weights: continue
+    for k, p in module.named_parameters():
+        if p.ndim < 2: continue
         d = torch.randn(state[k].shape, generator=generator).to(state[k])
         rows, wanted = d.flatten(1), state[k].flatten(1).norm(dim=1, keepdim=True)
         direction[k] = (rows * (wanted / rows.norm(dim=1, keepdim=True))).view_as(d)

@@ -389,7 +389,7 @@ class Zoo:
     def state(self, name: str) -> dict[str, Tensor]:
         "A model's parameters and buffers, on the CPU. Read for the first time, they are checked against the hash in their file."
         stamp, path = self._stamp(name), self._file(name)
-        try: state = load_bytes(path.read_bytes())
+        try: state = dict(sorted(load_bytes(path.read_bytes()).items()))  # safetensors gives them in another order every time
         except Exception as e: raise ZooError(f"{path} is damaged ({_brief(e)}). {_REPAIR}") from e
         if self._digests.get(name, (None,))[0] != stamp:
             digest, seal = digest_of(state), _entries(path).get(_SEAL)

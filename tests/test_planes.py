@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from starscape.barriers import sweep
 from starscape.data import SettingsError, load_task
 from starscape.networks import Network
-from starscape.planes import directions_plane, dot, loss_plane, loss_planes, top_eigenvectors
+from starscape.planes import directions_plane, dot, filter_normalised, loss_plane, loss_planes, top_eigenvectors
 from starscape.training import Recipe, evaluate, train_population
 from test_barriers import own_statistics
 
@@ -83,6 +83,17 @@ def test_directions_from_one_model(zoo):
         np.testing.assert_allclose(plane.loss[:, 1, 1], [evaluate(zoo.network("source-000"), DIGITS, s)["loss"] for s in plane.splits], rtol=1e-5)
     with pytest.raises(SettingsError, match="extent"):
         directions_plane(zoo, "source-000", DIGITS, extent=0)
+
+
+def test_random_directions_depend_on_the_seed_alone_and_have_the_norms_of_the_filters(zoo):
+    state = zoo.state("source-000")
+    assert list(state) == sorted(state)  # whatever the order in which a file is read
+    draw = lambda given: filter_normalised(zoo.network("source-000"), given, torch.Generator().manual_seed(0))
+    direction = draw(state)
+    for k, d in draw(dict(reversed(state.items()))).items():
+        assert torch.equal(d, direction[k]), k
+    for k, p in zoo.network("source-000").named_parameters():
+        torch.testing.assert_close(direction[k].flatten(1).norm(dim=1) if p.ndim > 1 else direction[k], p.flatten(1).norm(dim=1) if p.ndim > 1 else 0 * p)
 
 
 @pytest.mark.parametrize("wrong", [dict(resolution=1), dict(margin=-1)])
