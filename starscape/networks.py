@@ -19,7 +19,7 @@ import pickle
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from types import CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 
 import torch
@@ -311,6 +311,12 @@ def _parameters(f: Callable) -> Mapping[str, inspect.Parameter]:
     try: return inspect.signature(f).parameters
     except (TypeError, ValueError): return {}  # of what is written in C, not all say
 
+@lru_cache(maxsize=256)
+def _defaults(builder: Callable | None) -> dict:
+    "What its settings are where they are left out, as plain values."
+    found = {} if builder is None else {k: p.default for k, p in _parameters(builder).items() if p.default is not p.empty and _is_plain(p.default)}
+    return json.loads(json.dumps(found))
+
 def _full_name(f) -> str: return f"{f.__module__}.{f.__qualname__}" if hasattr(f, "__qualname__") else f"a {type(f).__name__}"
 
 def _is_plain(value) -> bool:
@@ -450,7 +456,9 @@ class Network:
         try: return cls(str(value["name"]), **value["settings"])
         except (TypeError, KeyError, IndexError) as e: raise SettingsError(f"A network is described by name and settings, found {str(value)[:200]!r}.") from e
 
-    def _key(self) -> str: return json.dumps(self.to_json(), sort_keys=True)
+    def _key(self) -> str:
+        "Name and settings: a default that is written out is no other setting."
+        return json.dumps([self.name, _defaults(network_builders.get(self.name)) | self.settings], sort_keys=True)
     def __eq__(self, other): return isinstance(other, Network) and self._key() == other._key()
     def __hash__(self): return hash(self._key())
     def __repr__(self): return f"Network({', '.join([repr(self.name)] + [f'{k}={v!r}' for k, v in self.settings.items()])})"

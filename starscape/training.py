@@ -503,7 +503,8 @@ def _agreed(zoo: Zoo, name: str, wanted: Mapping, shapes: Mapping[str, tuple] | 
     "Raise `ZooError` if a model of that name was made in another way than is asked for now, or its tensors are not of these shapes."
     found, wanted = zoo.metadata(name), json.loads(json.dumps(wanted))
     wanted = {k: v for k, v in wanted.items() if k != "augment" or k in found}  # which early files do not say
-    if different := next((k for k, v in wanted.items() if found.get(k) != v), None):
+    same = lambda k: found.get(k) == wanted[k] or (k == "network" and Network.from_json(found[k]) == Network.from_json(wanted[k]))
+    if different := next((k for k in wanted if not same(k)), None):
         what = dict(task_fingerprint="task, of that name but of other data", augment="augmentation of the task").get(different, different)
         raise ZooError(f"The zoo {zoo.path} already holds {name!r}, made with another {what}: {_difference(found.get(different), wanted[different])}. Use another folder, or remove that model.")
     held = zoo.shapes(name) if shapes else {}

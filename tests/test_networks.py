@@ -55,6 +55,16 @@ def test_arguments_of_a_partial_are_settings(tmp_path):
     assert Network.of(partial(partial(Net, ch=8), ch=9)) == Network("custom:Net", ch=9)
 
 
+def test_a_default_that_is_written_out_is_no_other_setting(tmp_path):
+    short, long = Network("mlp", width=8, input_shape=[1, 8, 8]), Network("mlp", width=8, depth=3, input_shape=(1, 8, 8), batchnorm=False)
+    assert short == long and len({short, long}) == 1 and short != Network("mlp", width=8, depth=2, input_shape=[1, 8, 8])
+    zoo = train_population(DIGITS, short, ONE_EPOCH, tmp_path, n_sources=1, n_heldout=0)
+    before = zoo.digest("source-000")
+    train_population(DIGITS, long, ONE_EPOCH, zoo, n_sources=2, n_heldout=0)
+    zoo.add("mine", zoo.state("source-001"), "heldout", network=long)
+    assert zoo.digest("source-000") == before and len(sweep(zoo, "source-heldout", DIGITS, 3)) == 2 * 2 * 3
+
+
 def test_arguments_that_are_no_settings_make_another_network():
     relu, tanh = Network.of(partial(Net, act=nn.ReLU)), Network.of(partial(Net, act=nn.Tanh))
     assert relu != tanh and relu == Network.of(partial(Net, act=nn.ReLU))
