@@ -129,7 +129,7 @@ def alignment(
     "The permutation that brings `second` to `first`; computed once."
     zoo, matching = Zoo.open(zoo), matching or Matching(seed=seed)
     network, named = zoo.network_of(first), isinstance(matching.method, str)
-    key = dict(first=zoo.digest(first), second=zoo.digest(second), network=network.to_json(), **matching.key(task)) if named else None
+    key = dict(first=zoo.digest(first), second=zoo.digest(second), network=network.cache_key(), **matching.key(task)) if named else None
     if named and (found := zoo.cache_get("permutation", key)) is not None: return {g: torch.from_numpy(p) for g, p in found.items()}
     symmetry, a, b = symmetry_for(network, task), zoo.state(first), zoo.state(second)
     if not named:
@@ -315,7 +315,7 @@ class Lines:
     def key(self, first: str, second: str, **more) -> dict:
         "What the values on a line depend on."
         m = self.matching
-        key = dict(first=self.zoo.digest(first), second=self.zoo.digest(second), network=self.network.to_json(), task=self.task.fingerprint, aligned=m.method is not None, splits=self.splits,
+        key = dict(first=self.zoo.digest(first), second=self.zoo.digest(second), network=self.network.cache_key(), task=self.task.fingerprint, aligned=m.method is not None, splits=self.splits,
                    batchnorm=self.batchnorm, seed=None if m.method is None else m.seed, **more)
         if self.batchnorm == "cumulative": key["calibration"] = CALIBRATION
         if self.batchnorm == "momentum": key["calibration"] = "from the first model"

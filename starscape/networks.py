@@ -450,6 +450,12 @@ class Network:
         "Plain values that `from_json` reads."
         return dict(name=self.name, settings=dict(self.settings))
 
+    def cache_key(self) -> dict:
+        "What results depend on: name and settings, and, of a network of the user's own, a hash of what its builder gives now."
+        builder = network_builders.get(self.name)
+        of_ours = builder is None or (getattr(builder, "__module__", None) or "").partition(".")[0] == "starscape"
+        return self.to_json() if of_ours else self.to_json() | dict(code=_code(self, builder))
+
     @classmethod
     def from_json(cls, value: Mapping) -> "Network":
         "Back from `to_json`."
@@ -484,6 +490,15 @@ def _remedy(module: nn.Module, x: Tensor, trained: bool) -> str:
     if x.is_floating_point() and len(kinds) == 1 and x.dtype not in kinds: return f"The weights of the network are {next(iter(kinds))}: convert the inputs, x.{'float()' if torch.float32 in kinds else f'to({next(iter(kinds))})'}."
     if x.ndim == 4 and x.shape[3] <= 4 < x.shape[1]: return "The channels seem to come last, they are wanted first: x.permute(0, 3, 1, 2)."
     return "Use the task it was trained on." if trained else "Give inputs of the shape and type that it takes, or a network that takes these."
+
+@lru_cache(maxsize=64)
+def _code(network: Network, builder: Callable) -> str:
+    "Hash of the layers of a network, with their plain attributes, and of the code of its classes that are not PyTorch's."
+    module = network.build()
+    plain = lambda m: {k: v for k, v in sorted(vars(m).items()) if not k.startswith("_") and k != "training" and _is_plain(v)}
+    classes = {c for m in module.modules() for c in type(m).__mro__ if c.__module__.partition(".")[0] not in ("builtins", "torch", "starscape")}
+    methods = sorted((_full_name(c), k, _described(f.__code__)) for c in classes for k, f in vars(c).items() if isinstance(f, FunctionType))
+    return _hash(repr(([(name, _full_name(type(m)), plain(m)) for name, m in module.named_modules()], methods)))
 
 def build_network(name: str, **settings) -> nn.Module:
     "A freshly initialised network by its name; an unknown name raises `UnknownName`, a wrong setting `SettingsError`."

@@ -205,7 +205,7 @@ def _points(lines: Lines, states, places) -> pd.DataFrame:
     "Where models lie, how far from the plane, and how good they are themselves."
     rows = []
     for name, (x, y, distance) in places.items():
-        key = dict(model=lines.zoo.digest(name), network=lines.network.to_json(), task=lines.task.fingerprint, splits=lines.splits)
+        key = dict(model=lines.zoo.digest(name), network=lines.network.cache_key(), task=lines.task.fingerprint, splits=lines.splits)
         found = lines.zoo.cache_get("own", key) if lines.cached else None
         if found is None:
             found = dict(zip(("loss", "accuracy"), lines.own(name)))

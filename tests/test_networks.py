@@ -135,6 +135,38 @@ def test_a_changed_builder_does_not_go_on_with_the_old_models(tmp_path):
     assert Zoo(tmp_path).names == ["source-000"]
 
 
+CELLS = {
+    "a function": "from torch import nn\ndef Small(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.{}(), nn.Linear(8, 10))",
+    "an attribute": """from torch import nn
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.act, self.one, self.two = "{}", nn.Linear(64, 8), nn.Linear(8, 10)
+    def forward(self, x): return self.two(getattr(nn, self.act)()(self.one(x.flatten(1))))""",
+    "code": """from torch import nn
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(64, 8), nn.Linear(8, 10)
+    def forward(self, x):
+        def act(x): return nn.{}()(x)
+        return self.two(act(self.one(x.flatten(1))))""",
+}
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_results_of_code_that_has_changed_are_not_taken_from_the_cache(cell, tmp_path):
+    names, found = {"__name__": "__main__"}, {}
+    for act in ("ReLU", "Tanh", "ReLU"):
+        exec(cell.format(act), names)
+        zoo = train_population(DIGITS, names["Small"], ONE_EPOCH, tmp_path, n_sources=2, n_heldout=0)
+        frame = sweep(zoo, "source-source", DIGITS, 3)
+        assert frame.loss.tolist() == pytest.approx(sweep(zoo, "source-source", DIGITS, 3, cached=False).loss.tolist(), rel=1e-5)
+        assert found.setdefault(act, frame).equals(frame)
+    assert not found["ReLU"].loss.equals(found["Tanh"].loss)
+    assert len(zoo.cache.items("sweep")) == 2
+
+
 def test_a_name_of_two_modules_is_refused():
     modules = {}
     for name, ch in (("theirs", 10), ("ours", 12)):
