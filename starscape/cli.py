@@ -146,22 +146,23 @@ def _import(args: argparse.Namespace) -> None:
     names = Zoo(args.zoo).import_checkpoints(args.files, network=Network(args.network, **args.settings), role=args.role)
     print(f"{args.zoo}: {', '.join(names)}")
 
-def _curves(args: argparse.Namespace) -> tuple[pd.DataFrame, Task]:
-    "What was measured, and on which task."
+def _lines(args: argparse.Namespace) -> tuple[Zoo, list[tuple[str, str]], Task]:
+    "Which lines to measure, and on which task."
     zoo = _existing(args.zoo)
     pairs = [p for kind in args.pairs for p in pairs_of(zoo, kind)]
     if not pairs: raise ZooError(f"{args.zoo} holds no pairs of {', '.join(args.pairs)}: it has {zoo!r}.")
-    task = _task_of(args, zoo)
-    return sweep(zoo, pairs, task, args.points, align=not args.raw, device=args.device), task
+    return zoo, pairs, _task_of(args, zoo)
 
 def _barriers(args: argparse.Namespace) -> None:
-    found = barriers(_curves(args)[0])
+    found = barriers(*_lines(args), adaptive=args.adaptive, points=args.points, align=not args.raw, device=args.device)
     if args.csv: write_atomically(Path(args.csv), found.to_csv(index=False).encode())
     print(summarise(found).round(4).to_string(index=False))
+    if args.adaptive: print(f"\n{found.evaluations.mean():.1f} positions of a line were evaluated; no loss barrier is likely to be more than {found.missed.max():.4f} nats higher than what was found.")
 
 def _explore(args: argparse.Namespace) -> None:
     from starscape.viz import write_report
-    curves, task = _curves(args)
+    zoo, pairs, task = _lines(args)
+    curves = sweep(zoo, pairs, task, args.points, align=not args.raw, device=args.device)
     write_report(curves, args.out, title=f"{Path(args.zoo).name}: lines between models", tables={"Barriers": summarise(barriers(curves)).round(4)}, settings=dict(zoo=Path(args.zoo).name, task=repr(task)))
     print(f"{args.out}: open it in a browser")
 
@@ -203,6 +204,7 @@ def parser() -> argparse.ArgumentParser:
         c.add_argument("--pairs", nargs="+", default=list(PAIR_TYPES), choices=PAIR_TYPES, help="which lines")
         c.add_argument("--points", type=int, default=21, help="positions on each line")
         c.add_argument("--raw", action="store_true", help="do not permute the second model to match the first")
+    measured.add_argument("--adaptive", action="store_true", help="evaluate only positions where the barrier can be")
     measured.add_argument("--csv", metavar="FILE", help="write every barrier there too")
     explored.add_argument("--out", default="explore.html", metavar="FILE", help="the page")
     return top
