@@ -614,7 +614,7 @@ def adaptive_barriers(
     n_restarts: int = 1,
     select: str = "objective",
     batchnorm: str = "cumulative",
-    sample: int | None = None,  # examples of each split in the scan; `None`: a 16th, but 128 to 1024, and 256 of MLPs, whose scans cost least
+    sample: int | None = None,  # examples of each split in the scan; `None`: a 16th, at least 128 (256 of MLPs, scanned at many positions at once), at most 1024
     tolerance: float = 0.05,  # what may be missed, as a share of the barrier …
     floor: float = 0.002,  # … or in nats, whichever is more
     z: float = 3.0,  # standard errors in the margins
