@@ -52,6 +52,7 @@ BENCHMARK := $(ONE_THREAD) $(PYTHON) benchmarks
 bench: $(VENV)/.dev  ## Run the benchmarks that need no other package (the rest say in their first lines what they need)
 	$(BENCHMARK)/training.py
 	$(BENCHMARK)/sweeps.py
+	$(BENCHMARK)/adaptive.py
 	$(BENCHMARK)/bma.py build/benchmarks
 	$(BENCHMARK)/matching_methods.py build/benchmarks
 	$(BENCHMARK)/matching_memory.py
