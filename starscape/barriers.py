@@ -680,8 +680,8 @@ class _Adaptive:
         lines, ts, evaluator, last = self.lines, self.ts, self.lines.evaluator, len(self.ts) - 1
         at = line_between(evaluator, *lines.states(first, second))
         between = [] if self.middle is None else [self.middle]
-        halfway = lines.and_own((first, second), *[partial(at, ts[i]) for i in between])
-        nats, right = map(torch.cat, zip(lines.own_each(first), halfway, lines.own_each(second)))
+        halfway = [lines.and_own((first, second), partial(at, ts[i])) for i in between]
+        nats, right = map(torch.cat, zip(lines.own_each(first), *halfway, lines.own_each(second)))
         known = dict(zip([0, *between, last], zip(*(values.T.numpy() for values in evaluator.means(nats, right)))))
         missed = self._searched(at, nats, known) if between else np.zeros(len(lines.splits))
         positions = sorted(known)

@@ -605,7 +605,7 @@ def test_a_scan_of_the_highest_losses_and_some_of_the_rest_estimates_the_mean():
 
 @pytest.mark.parametrize("points", [2, 3, [0, 0.3, 1]])
 def test_adaptive_barriers_of_a_line_with_hardly_any_points(mlps, points):
-    pairs, few = [("source-000", "heldout-000")], dict(points=points, cached=False)
+    pairs, few = [("source-000", "heldout-000"), ("heldout-000", "source-001"), ("source-000", "source-001")], dict(points=points, cached=False)
     full, found = barriers(sweep(mlps, pairs, DIGITS, **few)), adaptive_barriers(mlps, pairs, DIGITS, **few)
     np.testing.assert_allclose(found.loss_barrier, full.loss_barrier, rtol=1e-5, atol=1e-7)
     assert (found.missed == 0).all()
